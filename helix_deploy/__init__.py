@@ -1,0 +1,73 @@
+"""What code outside this repository may import: the contracts, the nouns and the errors."""
+
+from model.artifact import Artifact, BuildSettings, Bundle, Image, Source
+from model.errors import (
+    Ambiguous,
+    AuthExpired,
+    BuildFailed,
+    Busy,
+    ConfigurationError,
+    Conflict,
+    HealthCheckFailed,
+    HelixError,
+    NotFound,
+    NothingToRestore,
+    PermissionDenied,
+    PlatformUnhealthy,
+    QuotaExceeded,
+    Throttled,
+    Transient,
+)
+from model.instance import HealthCheck, Instance, RegistryTarget, Target, Volume
+from model.platform import (
+    Capabilities,
+    Endpoint,
+    Identity,
+    Phase,
+    Release,
+    Revision,
+    Rollout,
+)
+from providers.base import CloudProvider, Context, PullCredentials
+from registries.base import Credentials, Registry, RegistryContext
+
+__all__ = [
+    "Ambiguous",
+    "Artifact",
+    "AuthExpired",
+    "BuildFailed",
+    "BuildSettings",
+    "Bundle",
+    "Busy",
+    "Capabilities",
+    "CloudProvider",
+    "ConfigurationError",
+    "Conflict",
+    "Context",
+    "Credentials",
+    "Endpoint",
+    "HealthCheck",
+    "HealthCheckFailed",
+    "HelixError",
+    "Identity",
+    "Image",
+    "Instance",
+    "NotFound",
+    "NothingToRestore",
+    "PermissionDenied",
+    "Phase",
+    "PlatformUnhealthy",
+    "PullCredentials",
+    "QuotaExceeded",
+    "Registry",
+    "RegistryContext",
+    "RegistryTarget",
+    "Release",
+    "Revision",
+    "Rollout",
+    "Source",
+    "Target",
+    "Throttled",
+    "Transient",
+    "Volume",
+]

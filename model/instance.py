@@ -1,0 +1,153 @@
+"""One named target of a project, resolved: everything a deployment must know about it.
+
+The CLI resolves an instance from helix.toml once, and this value travels with the deployment, so
+that a later edit of the file, or a worker on another machine, changes nothing. It holds no secret:
+only references to them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from model.artifact import BuildSettings
+from model.base import Record, digest_of
+
+
+class Step(StrEnum):
+    """The six steps of a deployment, in their order."""
+
+    VALIDATE = "validate"
+    BUILD = "build"
+    AUTHENTICATE = "authenticate"
+    PUSH = "push"
+    DEPLOY = "deploy"
+    HEALTH_CHECK = "health-check"
+
+
+class StepPolicy(Record):
+    """What `[deploy.<instance>.steps.<step>]` may override; None keeps the default. Seconds."""
+
+    timeout: float | None = Field(None, gt=0)
+    """How long one attempt may take."""
+    deadline: float | None = Field(None, gt=0)
+    """How long all attempts together may take."""
+    heartbeat: float | None = Field(None, gt=0)
+    """How long a worker may be silent before it is taken for dead."""
+    attempts: int | None = Field(None, ge=1)
+    """How many attempts at most."""
+    backoff: float | None = Field(None, gt=0)
+    """Seconds before the second attempt; doubles from then on."""
+
+
+class HealthCheck(Record):
+    """How to tell that a release works. Durations in seconds."""
+
+    kind: Literal["http", "tcp", "command", "none"] = "http"
+    path: str = "/"
+    port: int | None = None
+    """The container's port to probe; the instance's own if None."""
+    status: tuple[int, ...] = ()
+    """Accepted status codes; any from 200 to 399 if empty."""
+    body: str = ""
+    """A regular expression that the body must contain; anything if empty."""
+    command: tuple[str, ...] = ()
+    """What to run inside the container (`kind = "command"`); exit 0 is healthy."""
+    start_period: float = Field(0, ge=0)
+    """Failures in this first time are not counted against `failures`."""
+    interval: float = Field(0.5, gt=0)
+    timeout: float = Field(3, gt=0)
+    successes: int = Field(2, ge=1)
+    """How many in a row make the release healthy."""
+    deadline: float = Field(60, gt=0)
+    """The release must be healthy within this time, start period included."""
+
+
+class Volume(Record):
+    """A place where data outlives the release."""
+
+    mount: str
+    """The absolute path in the container."""
+    name: str = ""
+    """The platform's volume name, or the empty string if `path` is given."""
+    path: str = ""
+    """A folder on the engine's host, absolute."""
+    size_gb: int = 0
+    """0: the platform's default."""
+
+
+class Target(Record):
+    """What kind of platform an instance runs on, and that kind's own settings."""
+
+    kind: str
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """Checked by the provider's own settings model."""
+
+
+class RegistryTarget(Record):
+    """Where the instance's images are stored."""
+
+    kind: str = "oci"
+    repository: str = ""
+    """Host and path without a tag: 127.0.0.1:5000/shop."""
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """Checked by the registry's own settings model."""
+
+
+class Instance(Record):
+    """A named target, resolved from helix.toml."""
+
+    project: str
+    name: str
+    target: Target
+    registry: RegistryTarget | None = None
+    """None: the image stays in the engine that built it."""
+    build: BuildSettings = BuildSettings()
+    build_mode: str = ""
+    """HelixDB's own build mode (dev, debug, release), which also names the mutable tag."""
+    host: str = ""
+    """The machine whose engine runs it, for the `local` kind; empty for every other kind."""
+    project_dir: str = ""
+    """The project folder on `host`, absolute, for the `local` kind; empty otherwise."""
+    port: int = 8080
+    """The port the container listens on."""
+    publish: int | None = None
+    """The host's port for it, where the kind publishes one."""
+    env: dict[str, str] = Field(default_factory=dict)
+    secrets: dict[str, str] = Field(default_factory=dict)
+    """Environment name -> secret reference (env:NAME, file:/path, …)."""
+    command: tuple[str, ...] = ()
+    """Replaces the image's own command if not empty."""
+    volumes: tuple[Volume, ...] = ()
+    health_check: HealthCheck = HealthCheck()
+    strategy: Literal["auto", "start-first", "stop-first"] = "auto"
+    """`auto`: stop-first with a volume, else start-first."""
+    stop_grace: float = Field(10, ge=0)
+    """Seconds between SIGTERM and SIGKILL."""
+    keep_releases: int = Field(5, ge=1)
+    """How many earlier releases stay available for a rollback."""
+    throw_away: bool = False
+    """The instance may lose its data: allows a HelixDB that keeps it in memory."""
+    steps: dict[Step, StepPolicy] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Names the instance among all projects and, for local ones, machines."""
+        name = f"{self.project}/{self.name}"
+        return f"{name}@{self.host}" if self.host else name
+
+    @property
+    def stop_first(self) -> bool:
+        """Whether the previous release must be gone before the new one may start."""
+        if self.strategy == "auto":
+            return bool(self.volumes)
+        return self.strategy == "stop-first"
+
+    @property
+    def config_digest(self) -> str:
+        """The digest of all that the running container depends on besides its image. Secret
+        references count, their values do not: they are only known to the worker."""
+        fields = {"target", "port", "publish", "env", "secrets", "command", "volumes", "host"}
+        return digest_of(self.model_dump(mode="json", include=fields))
