@@ -1,0 +1,13 @@
+"""Which kinds a release can run on."""
+
+from __future__ import annotations
+
+from model.catalog import Catalog
+
+PROVIDERS = Catalog(
+    "helix.providers",
+    builtin={
+        "local": "providers.docker:LocalProvider",
+        "docker": "providers.docker:DockerProvider",
+    },
+)
