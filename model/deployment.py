@@ -57,6 +57,21 @@ class DeployRequest(Record):
         return f"deploy:{self.instance.key}"
 
 
+class DestroyRequest(Record):
+    """The one argument of the destroy workflow. It takes the same lock as a deployment."""
+
+    instance: Instance
+    data: bool = False
+    """Whether the instance's data goes too."""
+    actor: str = ""
+    reason: str = ""
+
+    @property
+    def workflow_id(self) -> str:
+        """The same lock as a deployment's."""
+        return f"deploy:{self.instance.key}"
+
+
 class Failure(Record):
     """Why a deployment failed, complete enough to act on."""
 

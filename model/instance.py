@@ -128,6 +128,8 @@ class Instance(Record):
     """Seconds between SIGTERM and SIGKILL."""
     keep_releases: int = Field(5, ge=1)
     """How many earlier releases stay available for a rollback."""
+    rollback_deadline: float = Field(1800, gt=0)
+    """Seconds for which a rollback is tried before a person is asked."""
     throw_away: bool = False
     """The instance may lose its data: allows a HelixDB that keeps it in memory."""
     steps: dict[Step, StepPolicy] = Field(default_factory=dict)

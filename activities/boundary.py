@@ -1,0 +1,68 @@
+"""The edge between a step and Temporal: heartbeats around it, its errors made readable."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, CancelledError
+
+from activities.beat import alive
+from model.deployment import Failure
+from model.errors import HelixError
+
+S = TypeVar("S")
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+def step_activity(name: str) -> Callable[[Callable[[S, A], R]], Callable[[S, A], R]]:
+    """Make a method an activity called `name`.
+
+    A cancel does not interrupt the method at an arbitrary point: it is heard where the method calls
+    `beat.report` or `beat.checkpoint`, which is wherever stopping is safe.
+    """
+
+    def decorate(method: Callable[[S, A], R]) -> Callable[[S, A], R]:
+        @activity.defn(name=name, no_thread_cancel_exception=True)
+        @functools.wraps(method)
+        def run(self: S, argument: A) -> R:
+            with translated(name), alive():
+                return method(self, argument)
+
+        return run
+
+    return decorate
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn errors into failures that the workflow, the UI and a person can read.
+
+    The failure's type is the error's code, on which the retry policy decides; its one detail is a
+    `Failure`. Tracebacks are dropped: the UI shows at most 4 KiB of a failure that is retried.
+    """
+    try:
+        yield
+    except (CancelledError, ApplicationError):
+        raise
+    except HelixError as error:
+        raise ApplicationError(
+            str(error),
+            Failure(
+                step=name,
+                code=error.code,
+                message=error.message,
+                hint=error.hint,
+                request_id=error.request_id,
+                evidence=error.evidence,
+            ),
+            type=error.code,
+            next_retry_delay=(
+                timedelta(seconds=error.retry_after) if error.retry_after is not None else None
+            ),
+        ) from None

@@ -1,0 +1,116 @@
+"""What each activity is given and what it returns. One argument in, one value out."""
+
+from __future__ import annotations
+
+from model.artifact import Artifact
+from model.base import Record
+from model.deployment import DeployRequest, Progress
+from model.instance import Instance
+from model.platform import Identity, Release, Revision
+
+
+class StartInput(Record):
+    """`record_start`: opens the deployment in the ledger. Returns its number."""
+
+    deployment: str
+    request: DeployRequest
+
+
+class ValidateInput(Record):
+    """`validate`."""
+
+    deployment: str
+    number: int
+    request: DeployRequest
+
+
+class Validated(Record):
+    """What `validate` found out."""
+
+    queue: str
+    """The task queue of the worker that validated: it has the engine to build with."""
+    builder: str = ""
+    previous: Revision | None = None
+    """What runs now."""
+    notes: tuple[str, ...] = ()
+    """Warnings for the person."""
+
+
+class BuildInput(Record):
+    """`build`: source → artifact."""
+
+    deployment: str
+    request: DeployRequest
+
+
+class AuthenticateInput(Record):
+    """`authenticate`: with the registry and the provider."""
+
+    request: DeployRequest
+
+
+class Identities(Record):
+    """Who we are, everywhere the deployment goes."""
+
+    identities: tuple[Identity, ...] = ()
+
+
+class PushInput(Record):
+    """`push`: artifact → registry."""
+
+    deployment: str
+    request: DeployRequest
+    artifact: Artifact
+
+
+class ReleaseInput(Record):
+    """`start_release`. Returns the provider's handle."""
+
+    release: Release
+    previous: Revision | None = None
+
+
+class HandleInput(Record):
+    """`await_release`, `check_health` and `promote_release`."""
+
+    instance: Instance
+    deployment: str
+    handle: str
+
+
+class Promoted(Record):
+    """What serves from now on, and where."""
+
+    revision: Revision
+    url: str = ""
+
+
+class RestoreInput(Record):
+    """`restore_release`. Returns the previous revision's handle, empty if there was none."""
+
+    instance: Instance
+    deployment: str
+    previous: Revision | None = None
+
+
+class EndInput(Record):
+    """`record_end`: the deployment's last word, into the ledger."""
+
+    deployment: str
+    request: DeployRequest
+    progress: Progress
+
+
+class PruneInput(Record):
+    """`prune`: removes what no rollback needs any more."""
+
+    instance: Instance
+    deployment: str
+
+
+class DestroyInput(Record):
+    """`destroy`: removes the instance from its platform."""
+
+    deployment: str
+    instance: Instance
+    data: bool = False
