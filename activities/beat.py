@@ -78,3 +78,13 @@ def alive() -> Iterator[None]:
         stop.set()
         thread.join()
         _latest.reset(token)
+
+
+def pause(seconds: float) -> None:
+    """Sleep, but stop at once if the deployment is being cancelled.
+
+    Raises:
+        CancelledError: as in `report`.
+    """
+    activity.wait_for_cancelled_sync(seconds)
+    checkpoint()

@@ -49,6 +49,15 @@ class Policy:
         policy = replace(self, **changes)
         return replace(policy, deadline=max(policy.deadline, policy.timeout))
 
+    def allowing(self, seconds: float) -> Policy:
+        """This policy with room for work that itself may take so long."""
+        timeout = max(self.timeout, seconds + 30)
+        return replace(self, timeout=timeout, deadline=max(self.deadline, 2 * timeout))
+
+    def within(self, seconds: float) -> Policy:
+        """This policy with another deadline."""
+        return replace(self, deadline=seconds, timeout=min(self.timeout, seconds))
+
     def config(self, summary: str, *, queue: str | None = None) -> ActivityConfig:
         """The options of one activity call."""
         config = ActivityConfig(

@@ -1,0 +1,76 @@
+"""The step `validate`: everything that can be known to fail before anything is changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from activities.boundary import step_activity
+from model.errors import ConfigurationError
+from model.steps import Validated, ValidateInput
+
+if TYPE_CHECKING:
+    from activities.services import Services
+    from model.instance import Instance
+    from model.platform import Capabilities
+
+
+class ValidateActivities:
+    """Reads only."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    @step_activity("validate")
+    def validate(self, given: ValidateInput) -> Validated:
+        """Check the request, the source, the secrets and the platform; read what runs now.
+
+        Raises:
+            ConfigurationError, NotFound, Conflict, QuotaExceeded, PermissionDenied,
+            PlatformUnhealthy: nothing was changed.
+        """
+        request, instance = given.request, given.request.instance
+        services = self._services
+        for reference in {**instance.secrets, **instance.build.secrets}.values():
+            services.secret(reference)
+        builder = ""
+        if request.artifact is None and instance.build.kind != "image":
+            from activities.build import check_build
+
+            builder = check_build(request, services)
+        with services.provider(instance) as provider:
+            check_capabilities(instance, provider.capabilities)
+            provider.preflight()
+            previous = provider.current()
+            notes = tuple(provider.context.notes)
+        return Validated(queue=services.queue, builder=builder, previous=previous, notes=notes)
+
+
+def check_capabilities(instance: Instance, capabilities: Capabilities) -> None:
+    """Refuse what the kind cannot do.
+
+    Raises:
+        ConfigurationError: which setting asks for it.
+    """
+    where = f"[deploy.{instance.name}]"
+    if instance.volumes and not capabilities.volumes:
+        raise ConfigurationError(
+            f"the kind «{instance.target.kind}» has no volume that a database can trust",
+            hint=f"remove volumes from {where} and keep the data in object storage: "
+            "see docs/concepts/data.md",
+        )
+    if instance.volumes and instance.strategy == "start-first":
+        raise ConfigurationError(
+            "two releases would have the same volume open at once",
+            hint=f'set strategy = "stop-first" in {where}, or leave it out',
+        )
+    if instance.strategy == "start-first" and not capabilities.start_first:
+        raise ConfigurationError(
+            f"the kind «{instance.target.kind}» cannot run two releases side by side",
+            hint=f'set strategy = "stop-first" in {where}, or leave it out',
+        )
+    takes = "bundle" if instance.build.kind == "bundle" else "image"
+    if takes not in capabilities.takes:
+        raise ConfigurationError(
+            f"the kind «{instance.target.kind}» does not run a {takes}",
+            hint=f"choose another build kind in {where}",
+        )

@@ -1,0 +1,356 @@
+"""Make a release the running one, or leave what ran before exactly as it was."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from activities.authenticate import AuthenticateActivities
+    from activities.build import BuildActivities
+    from activities.deploy import DeployActivities
+    from activities.health_check import HealthCheckActivities
+    from activities.push import PushActivities
+    from activities.record import RecordActivities
+    from activities.validate import ValidateActivities
+    from model.artifact import Artifact
+    from model.deployment import DeployRequest, Outcome, Progress
+    from model.errors import AuthExpired
+    from model.instance import Step
+    from model.platform import Release, Revision
+    from model.steps import (
+        AuthenticateInput,
+        BuildInput,
+        EndInput,
+        HandleInput,
+        PruneInput,
+        PushInput,
+        ReleaseInput,
+        RestoreInput,
+        StartInput,
+        ValidateInput,
+    )
+    from workflows.policies import MAX_BUILD_HOSTS, MAX_REAUTHENTICATIONS, POLICIES
+    from workflows.progress import Journal, failure_of, worker_is_gone
+    from workflows.saga import Compensation, Saga, ends_workflow, uncancellable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+@workflow.defn(name="DeployWorkflow")
+class DeployWorkflow:
+    """One deployment. Its id is the instance's lock; its run id is the deployment's id."""
+
+    @workflow.init
+    def __init__(self, request: DeployRequest) -> None:
+        self._request = request
+        self._instance = request.instance
+        self._id = workflow.info().run_id
+        self._saga = Saga()
+        self._journal = Journal(self._id, request)
+
+    @workflow.run
+    async def run(self, request: DeployRequest) -> Progress:
+        """Returns the deployment's last progress (succeeded).
+
+        Raises:
+            ApplicationError: rolled back; its type is the failed step's error code. Or, of type
+                RollbackFailed, a person is needed. The one detail is the last `Progress`.
+            CancelledError: cancelled and rolled back.
+        """
+        try:
+            await self._deploy()
+        except BaseException as error:  # a cancellation is not an Exception
+            if not ends_workflow(error):
+                raise
+            await uncancellable(self._roll_back(error))
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise self._verdict() from error
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self._journal.progress
+
+    async def _deploy(self) -> None:
+        number = await self._call(
+            RecordActivities.record_start,
+            StartInput(deployment=self._id, request=self._request),
+            "open the deployment in the ledger",
+        )
+        self._journal.numbered(number)
+
+        queue, previous = await self._validate()
+        artifact = await self._build_and_push(queue)
+        handle = await self._start(artifact, previous)
+        await self._check_health(handle)
+
+        # The release is healthy: from here a cancellation comes too late.
+        await uncancellable(self._release(handle))
+
+    # The steps, in their order -------------------------------------------------------------------
+
+    async def _validate(self) -> tuple[str, Revision | None]:
+        with self._journal.step(Step.VALIDATE) as step:
+            found = await self._call(
+                ValidateActivities.validate,
+                ValidateInput(
+                    deployment=self._id, number=self._journal.number, request=self._request
+                ),
+                f"validate {self._instance.key}",
+                step=Step.VALIDATE,
+            )
+            step.detail = "; ".join(found.notes)
+        self._journal.found(found.previous)
+        return found.queue, found.previous
+
+    async def _build_and_push(self, queue: str) -> Artifact:
+        """Both happen at one worker's engine. If that worker is gone, another starts afresh."""
+        for _ in range(MAX_BUILD_HOSTS):
+            try:
+                artifact = await self._build(queue)
+                await self._authenticate()
+                return await self._push(artifact, queue)
+            except ActivityError as error:
+                if not worker_is_gone(error):
+                    raise
+            queue, _previous = await self._validate()
+        raise ApplicationError("every worker that took the build went away", type="NoWorker")
+
+    async def _build(self, queue: str) -> Artifact:
+        given = self._request.artifact
+        if given is not None:
+            self._journal.skip(Step.BUILD, f"{given.short} is there already")
+            self._journal.built(given)
+            return given
+        with self._journal.step(Step.BUILD) as step:
+            artifact = await self._call(
+                BuildActivities.build,
+                BuildInput(deployment=self._id, request=self._request),
+                f"build {self._instance.key}",
+                step=Step.BUILD,
+                queue=queue,
+            )
+            step.detail = f"unchanged: {artifact.short}" if artifact.reused else artifact.short
+        self._journal.built(artifact)
+        return artifact
+
+    async def _authenticate(self) -> None:
+        with self._journal.step(Step.AUTHENTICATE) as step:
+            found = await self._call(
+                AuthenticateActivities.authenticate,
+                AuthenticateInput(request=self._request),
+                f"authenticate for {self._instance.key}",
+                step=Step.AUTHENTICATE,
+            )
+            step.detail = ", ".join(f"{one.who} at {one.where}" for one in found.identities)
+        self._journal.identified(found.identities)
+
+    async def _push(self, artifact: Artifact, queue: str) -> Artifact:
+        if self._instance.registry is None:
+            self._journal.skip(Step.PUSH, "no registry: the engine has the image")
+            return artifact
+        if self._request.pushed or (artifact.reused and artifact.image and artifact.image.digest):
+            self._journal.skip(Step.PUSH, "the registry has it already")
+            self._journal.pushed(artifact)
+            return artifact
+        with self._journal.step(Step.PUSH) as step:
+            artifact = await self._authenticated(
+                lambda: self._call(
+                    PushActivities.push,
+                    PushInput(deployment=self._id, request=self._request, artifact=artifact),
+                    f"push {artifact.short}",
+                    step=Step.PUSH,
+                    queue=queue,
+                )
+            )
+            step.detail = artifact.short
+        self._journal.pushed(artifact)
+        return artifact
+
+    async def _start(self, artifact: Artifact, previous: Revision | None) -> str:
+        release = Release(
+            number=self._journal.number,
+            deployment=self._id,
+            instance=self._instance,
+            artifact=artifact,
+        )
+        self._saga.begin(
+            Compensation(
+                "previous release restored" if previous else "release removed",
+                lambda: self._restore(previous),
+                by_hand=f"run: helix rollback --instance {self._instance.name}",
+            )
+        )
+        with self._journal.step(Step.DEPLOY) as step:
+            handle = await self._authenticated(
+                lambda: self._call(
+                    DeployActivities.start_release,
+                    ReleaseInput(release=release, previous=previous),
+                    f"start release {release.number}: {artifact.short}",
+                    step=Step.DEPLOY,
+                )
+            )
+            await self._call(
+                DeployActivities.await_release,
+                self._at(handle),
+                f"wait until release {release.number} runs",
+                step=Step.DEPLOY,
+            )
+            step.detail = f"release {release.number} runs"
+        return handle
+
+    async def _check_health(self, handle: str) -> None:
+        with self._journal.step(Step.HEALTH_CHECK) as step:
+            step.detail = await self._call(
+                HealthCheckActivities.check_health,
+                self._at(handle),
+                f"check the health of release {self._journal.number}",
+                step=Step.HEALTH_CHECK,
+            )
+
+    async def _release(self, handle: str) -> None:
+        self._journal.phase("releasing")
+        promoted = await self._call(
+            DeployActivities.promote_release,
+            self._at(handle),
+            f"give release {self._journal.number} the traffic",
+        )
+        self._journal.ended(Outcome.SUCCEEDED, revision=promoted.revision, url=promoted.url)
+        await self._record_end()
+        try:
+            await self._call(
+                DeployActivities.prune,
+                PruneInput(instance=self._instance, deployment=self._id),
+                "remove what no rollback needs any more",
+            )
+        except ActivityError as error:
+            workflow.logger.warning("could not prune: %s", error.cause)
+
+    # The way back --------------------------------------------------------------------------------
+
+    async def _roll_back(self, error: BaseException) -> None:
+        cancelled = workflow.cancellation_reason() is not None and is_cancelled_exception(error)
+        self._journal.rolling_back(failure_of(error, self._journal.step_name), cancelled)
+        await self._saga.compensate()
+        if self._saga.left:
+            outcome = Outcome.NEEDS_ATTENTION
+        else:
+            outcome = Outcome.CANCELLED if cancelled else Outcome.ROLLED_BACK
+        self._journal.ended(outcome, undone=self._saga.undone, left=self._saga.left)
+        await self._record_end()
+
+    async def _restore(self, previous: Revision | None) -> None:
+        """Put the previous release back and see that it answers; with none, leave nothing."""
+        handle = await self._call(
+            DeployActivities.restore_release,
+            RestoreInput(instance=self._instance, deployment=self._id, previous=previous),
+            f"restore {previous.id}" if previous else "remove what was started",
+            policy="restore_release",
+        )
+        if not handle:
+            return
+        await self._call(
+            DeployActivities.await_release,
+            self._at(handle),
+            "wait until the previous release runs",
+            policy="restore_release",
+        )
+        sick: ActivityError | None = None
+        try:
+            await self._call(
+                HealthCheckActivities.check_health,
+                self._at(handle),
+                "check the health of the previous release",
+            )
+        except ActivityError as error:
+            sick = error  # it gets its traffic back all the same: nothing better is left
+        await self._call(
+            DeployActivities.promote_release,
+            self._at(handle),
+            "give the previous release the traffic",
+            policy="restore_release",
+        )
+        if sick is not None:
+            raise sick
+
+    async def _record_end(self) -> None:
+        try:
+            await self._call(
+                RecordActivities.record_end,
+                EndInput(
+                    deployment=self._id, request=self._request, progress=self._journal.progress
+                ),
+                "close the deployment in the ledger",
+            )
+        except ActivityError as error:
+            workflow.logger.error("the ledger was not written: %s", error.cause)
+
+    def _verdict(self) -> BaseException:
+        progress = self._journal.progress
+        if progress.outcome is Outcome.CANCELLED:
+            return asyncio.CancelledError()
+        failure = progress.failure
+        message = f"{failure}\n{failure.evidence}".rstrip() if failure else "failed"
+        if progress.outcome is Outcome.NEEDS_ATTENTION:
+            left = "\n".join(progress.left)
+            return ApplicationError(
+                f"{message}\nnot undone: {left}", progress, type="RollbackFailed"
+            )
+        undone = ", ".join(progress.undone) or "nothing had been changed"
+        return ApplicationError(
+            f"{message}\nrolled back: {undone}",
+            progress,
+            type=failure.code if failure else "DeployFailed",
+        )
+
+    # How an activity is called -------------------------------------------------------------------
+
+    async def _call(
+        self,
+        activity: Callable[[Any, A], R],
+        argument: A,
+        summary: str,
+        *,
+        step: Step | None = None,
+        queue: str | None = None,
+        policy: str = "",
+    ) -> R:
+        """Run one activity under its policy; a cancel that it swallowed is raised here."""
+        name: str = policy or activity.__name__
+        rule = POLICIES[name].overridden(self._instance.steps.get(step) if step else None)
+        if name == "check_health":
+            rule = rule.allowing(self._instance.health_check.deadline)
+        if policy == "restore_release":
+            rule = rule.within(self._instance.rollback_deadline)
+        result: R = await workflow.execute_activity_method(
+            activity, argument, **rule.config(summary, queue=queue)
+        )
+        # A step that finishes although it was cancelled swallows the cancel (sdk-python#620).
+        if step is not None and workflow.cancellation_reason() is not None:
+            raise asyncio.CancelledError
+        return result
+
+    async def _authenticated(self, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Run a step; if it finds the credentials expired, authenticate again and repeat it."""
+        for _ in range(MAX_REAUTHENTICATIONS):
+            try:
+                return await call()
+            except ActivityError as error:
+                cause = error.cause
+                if not (isinstance(cause, ApplicationError) and cause.type == AuthExpired.code):
+                    raise
+            await self._authenticate()
+        return await call()
+
+    def _at(self, handle: str) -> HandleInput:
+        return HandleInput(instance=self._instance, deployment=self._id, handle=handle)
+
+    @workflow.query(description="Where the deployment stands: steps, artifact, failure, outcome")
+    def progress(self) -> Progress:
+        """Everything that is known of the deployment, while it runs and after it ended."""
+        return self._journal.progress

@@ -1,0 +1,212 @@
+"""The journal of a deployment: what the query, the UI and the search attributes show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError
+from temporalio.exceptions import TimeoutType as Timeout
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from model.artifact import Artifact
+    from model.deployment import (
+        DeployRequest,
+        Failure,
+        Outcome,
+        Progress,
+        StepRecord,
+        StepState,
+    )
+    from model.instance import Step
+    from model.platform import Identity, Revision
+
+STEP = SearchAttributeKey.for_keyword("DeployStep")
+IMAGE = SearchAttributeKey.for_keyword("DeployImage")
+
+MARKS = {
+    StepState.WAITING: "·",
+    StepState.RUNNING: "▶",
+    StepState.DONE: "✓",
+    StepState.SKIPPED: "–",
+    StepState.FAILED: "✗",
+    StepState.CANCELLED: "✗",
+}
+
+
+@dataclass
+class StepNote:
+    """What a step wants said of itself once it is done."""
+
+    detail: str = ""
+
+
+class Journal:
+    """Keeps `Progress` current, and with it everything a person sees in the Temporal UI."""
+
+    def __init__(self, deployment: str, request: DeployRequest) -> None:
+        self._request = request
+        self.progress = Progress(
+            deployment=deployment,
+            steps=tuple(StepRecord(step=step) for step in Step),
+            artifact=request.artifact,
+            pushed=request.pushed,
+        )
+        self.step_name = "start"
+
+    @property
+    def number(self) -> int:
+        """The release's number."""
+        return self.progress.number
+
+    def numbered(self, number: int) -> None:
+        """The ledger gave the deployment its number."""
+        self._set(number=number)
+
+    def found(self, previous: Revision | None) -> None:
+        """What runs now."""
+        self._set(previous=previous)
+
+    def built(self, artifact: Artifact) -> None:
+        """The artifact is known."""
+        self._set(artifact=artifact)
+        workflow.upsert_search_attributes([IMAGE.value_set(artifact.short)])
+
+    def pushed(self, artifact: Artifact) -> None:
+        """The artifact is in the registry."""
+        self._set(artifact=artifact, pushed=True)
+
+    def identified(self, identities: tuple[Identity, ...]) -> None:
+        """Who we are everywhere."""
+        self._set(identities=identities)
+
+    def phase(self, phase: str) -> None:
+        """What goes on between the steps."""
+        self.step_name = phase
+        self._set(phase=phase)
+        workflow.upsert_search_attributes([STEP.value_set(phase)])
+
+    def rolling_back(self, failure: Failure, cancelled: bool) -> None:
+        """A step failed, or a person cancelled."""
+        self._set(failure=None if cancelled else failure)
+        self.phase("rolling-back")
+
+    def ended(
+        self,
+        outcome: Outcome,
+        *,
+        revision: Revision | None = None,
+        url: str = "",
+        undone: Sequence[str] = (),
+        left: Sequence[str] = (),
+    ) -> None:
+        """One of the legal ends. The step attribute keeps naming where a failure happened."""
+        self._set(
+            phase=outcome.value,
+            outcome=outcome,
+            revision=revision,
+            url=url,
+            undone=tuple(undone),
+            left=tuple(left),
+        )
+        failure = self.progress.failure
+        workflow.upsert_search_attributes(
+            [STEP.value_set(failure.step if failure else outcome.value)]
+        )
+
+    def skip(self, step: Step, why: str) -> None:
+        """The step had nothing to do."""
+        self._step(step, state=StepState.SKIPPED, detail=why)
+
+    @contextmanager
+    def step(self, step: Step) -> Iterator[StepNote]:
+        """The step runs for as long as the block does."""
+        note = StepNote()
+        self.phase(step.value)
+        self._step(
+            step, state=StepState.RUNNING, started_at=workflow.now(), ended_at=None, detail=""
+        )
+        try:
+            yield note
+        except BaseException as error:
+            failed = isinstance(error, FailureError) and workflow.cancellation_reason() is None
+            state = StepState.FAILED if failed else StepState.CANCELLED
+            detail = failure_of(error, step.value).message if failed else "cancelled"
+            self._step(step, state=state, ended_at=workflow.now(), detail=detail)
+            raise
+        self._step(step, state=StepState.DONE, ended_at=workflow.now(), detail=note.detail)
+        self.step_name = step.value
+
+    def _step(self, step: Step, **changes: object) -> None:
+        self._set(
+            steps=tuple(
+                record.model_copy(update=changes) if record.step is step else record
+                for record in self.progress.steps
+            )
+        )
+
+    def _set(self, **changes: object) -> None:
+        self.progress = self.progress.model_copy(update=changes)
+        workflow.set_current_details(self.markdown())
+
+    def markdown(self) -> str:
+        """The run's page in the Temporal UI."""
+        progress = self.progress
+        instance = self._request.instance
+        lines = [
+            f"**{instance.key}** release {progress.number or '?'}: **{progress.phase}**",
+            "",
+            "| | step | seconds | |",
+            "|---|---|---|---|",
+        ]
+        for record in progress.steps:
+            seconds = ""
+            if record.started_at and record.ended_at:
+                seconds = f"{(record.ended_at - record.started_at).total_seconds():.1f}"
+            detail = record.detail.splitlines()[0] if record.detail else ""
+            detail = detail.replace("|", "\\|")
+            lines.append(f"| {MARKS[record.state]} | {record.step} | {seconds} | {detail} |")
+        if progress.artifact is not None:
+            lines += ["", f"artifact: `{progress.artifact.short}`"]
+        if progress.url:
+            lines += ["", f"serves at {progress.url}"]
+        if progress.failure is not None:
+            lines += ["", f"**failed** at {progress.failure}"]
+            if progress.failure.evidence:
+                lines += ["", "```", progress.failure.evidence, "```"]
+        lines += [f"- undone: {one}" for one in progress.undone]
+        lines += [f"- **a person is needed**: {one}" for one in progress.left]
+        return "\n".join(lines)
+
+
+def failure_of(error: BaseException, step: str) -> Failure:
+    """Why a step failed, from whatever the activity's failure carries."""
+    cause = error.cause if isinstance(error, ActivityError) else error
+    if isinstance(cause, ApplicationError):
+        if cause.details:
+            try:
+                return Failure.model_validate(cause.details[0]).model_copy(update={"step": step})
+            except ValidationError:
+                pass
+        return Failure(step=step, code=cause.type or "DeployFailed", message=cause.message)
+    if isinstance(cause, TimeoutError):
+        kind = cause.type.name.lower().replace("_", "-") if cause.type else "time"
+        return Failure(
+            step=step,
+            code="TimedOut",
+            message=f"it did not finish in time ({kind} limit)",
+            hint=f"raise [deploy.<instance>.steps.{step}] timeout or deadline, "
+            "and see whether a worker runs: helix doctor",
+        )
+    return Failure(step=step, code="DeployFailed", message=str(cause) or "cancelled")
+
+
+def worker_is_gone(error: ActivityError) -> bool:
+    """Whether a worker's own queue did not hand the activity to anyone."""
+    cause = error.cause
+    return isinstance(cause, TimeoutError) and cause.type is Timeout.SCHEDULE_TO_START
