@@ -1,9 +1,9 @@
 """What an engine, a builder or a registry means by a sentence.
 
-Docker reports most failures as text only: in a push stream that began with HTTP 200, on the standard
-error of a build, or in the body of a 500. The first row whose pattern is found in the text wins, so
-the rows run from the precise to the vague. Sentences seen on engine 20.10, BuildKit 0.11–0.26 and
-registry 2.8.2.
+Docker reports most failures as text only: in a push stream that began with HTTP 200, on the
+standard error of a build, or in the body of a 500. The first row whose pattern is found wins, so
+the rows run from the precise to the vague. Sentences seen on engine 20.10, BuildKit 0.11 to 0.26
+and registry 2.8.2.
 """
 
 from __future__ import annotations
