@@ -1,0 +1,144 @@
+"""The long-lived worker: takes deployments from the task queue and carries out their steps.
+
+    python -m worker.main
+
+Two task queues are polled: the shared one, and one of this worker alone, for the steps that are
+tied to this machine's engine. A SIGTERM lets running steps finish (graceful_shutdown_seconds), then
+hands the rest to another worker; a second one, or a kill, loses nothing either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from temporalio.worker import Worker
+
+from activities.authenticate import AuthenticateActivities
+from activities.build import BuildActivities
+from activities.deploy import DeployActivities
+from activities.health_check import HealthCheckActivities
+from activities.push import PushActivities
+from activities.record import RecordActivities
+from activities.services import Services
+from activities.validate import ValidateActivities
+from ledger.ledger import Ledger
+from project import secrets
+from project.store import Store
+from worker.client import connect
+from worker.health import HealthServer
+from worker.logs import configure_logging
+from worker.settings import Settings
+from workflows.deploy import DeployWorkflow
+from workflows.destroy import DestroyWorkflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from temporalio.client import Client
+
+logger = logging.getLogger(__name__)
+
+WORKFLOWS = [DeployWorkflow, DestroyWorkflow]
+
+
+def make_services(settings: Settings) -> Services:
+    """Everything the steps need, from the settings."""
+    scratch = settings.state_dir / "scratch" / settings.worker_name
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed worker left
+    scratch.mkdir(parents=True, mode=0o700)
+    return Services(
+        store=Store(settings.store_url),
+        ledger=Ledger(settings.ledger_url),
+        queue=settings.own_queue,
+        logs_dir=settings.logs_dir,
+        scratch_dir=scratch,
+        secret=lambda reference: secrets.resolve(
+            reference, extra_env_file=settings.env_file
+        ),
+    )
+
+
+def activities_of(services: Services) -> list[Callable[..., Any]]:
+    """Every activity, bound to its services."""
+    record = RecordActivities(services)
+    deploy = DeployActivities(services)
+    return [
+        record.record_start,
+        ValidateActivities(services).validate,
+        BuildActivities(services).build,
+        AuthenticateActivities(services).authenticate,
+        PushActivities(services).push,
+        deploy.start_release,
+        deploy.await_release,
+        HealthCheckActivities(services).check_health,
+        deploy.promote_release,
+        record.record_end,
+        deploy.prune,
+        deploy.restore_release,
+        deploy.destroy,
+        record.record_destroyed,
+    ]
+
+
+async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) -> None:
+    """Work until `stop` is set, or until a worker fails for good.
+
+    Raises:
+        Exception: whatever made a worker give up; the process must then end non-zero.
+    """
+    activities = activities_of(make_services(settings))
+    slots = settings.max_concurrent_activities
+    with ThreadPoolExecutor(2 * slots, thread_name_prefix="step") as pool:
+        common = {
+            "activities": activities,
+            "activity_executor": pool,
+            "max_concurrent_activities": slots,
+            "graceful_shutdown_timeout": timedelta(seconds=settings.graceful_shutdown_seconds),
+            "max_heartbeat_throttle_interval": timedelta(seconds=1),
+            "default_heartbeat_throttle_interval": timedelta(seconds=1),
+            "identity": f"{settings.worker_name}",
+        }
+        workers = [
+            Worker(
+                client,
+                task_queue=settings.task_queue,
+                workflows=WORKFLOWS,
+                sticky_queue_schedule_to_start_timeout=timedelta(
+                    seconds=settings.sticky_timeout_seconds
+                ),
+                **common,  # type: ignore[arg-type]
+            ),
+            Worker(client, task_queue=settings.own_queue, **common),  # type: ignore[arg-type]
+        ]
+        running = [asyncio.create_task(worker.run()) for worker in workers]
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*running)  # raises what ended a worker early
+
+
+async def main(settings: Settings | None = None) -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = settings or Settings()
+    configure_logging(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = await connect(settings)
+    with HealthServer(settings, stop):
+        logger.info("worker %s polls %s", settings.worker_name, settings.task_queue)
+        await run_worker(client, settings, stop)
+    logger.info("worker %s ended", settings.worker_name)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
