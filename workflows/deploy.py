@@ -337,6 +337,7 @@ class DeployWorkflow:
 
     async def _authenticated(self, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
         """Run a step; if it finds the credentials expired, authenticate again and repeat it."""
+        step = self._journal.step_name
         for _ in range(MAX_REAUTHENTICATIONS):
             try:
                 return await call()
@@ -345,6 +346,7 @@ class DeployWorkflow:
                 if not (isinstance(cause, ApplicationError) and cause.type == AuthExpired.code):
                     raise
             await self._authenticate()
+            self._journal.phase(step)
         return await call()
 
     def _at(self, handle: str) -> HandleInput:

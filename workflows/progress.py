@@ -138,9 +138,9 @@ class Journal:
             state = StepState.FAILED if failed else StepState.CANCELLED
             detail = failure_of(error, step.value).message if failed else "cancelled"
             self._step(step, state=state, ended_at=workflow.now(), detail=detail)
+            self.step_name = step.value
             raise
         self._step(step, state=StepState.DONE, ended_at=workflow.now(), detail=note.detail)
-        self.step_name = step.value
 
     def _step(self, step: Step, **changes: object) -> None:
         self._set(

@@ -1,7 +1,7 @@
 """What a test needs from the machine, and what happens when it is not there.
 
-On a newcomer's laptop a missing service skips the tests that need it, and says so. In CI nothing may
-be skipped by accident: HELIX_TEST_REQUIRE names the tiers that must run, and a missing one fails.
+On a newcomer's laptop a missing service skips the tests that need it, and says so. In CI nothing
+may be skipped by accident: HELIX_TEST_REQUIRE names the tiers that must run; a missing one fails.
 """
 
 from __future__ import annotations
