@@ -7,6 +7,8 @@ from model.catalog import Catalog
 REGISTRIES = Catalog(
     "helix.registries",
     builtin={
+        "docker_hub": "registries.docker_hub:DockerHubRegistry",
+        "ghcr": "registries.ghcr:GhcrRegistry",
         "oci": "registries.oci:OciRegistry",
     },
 )
