@@ -1,0 +1,415 @@
+"""Resolves one instance of helix.toml: everything a deployment must know about it, as one value.
+
+project = load_project()
+instance = resolve(project, "dev")
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from model.artifact import BuildSettings
+from model.errors import ConfigurationError, NotFound
+from model.instance import (
+    HealthCheck,
+    Instance,
+    RegistryTarget,
+    Step,
+    StepPolicy,
+    Target,
+    Volume,
+)
+from model.names import base_name, docker_name
+from project.config import (
+    BuildTable,
+    DbConfig,
+    DeploySettings,
+    EnterpriseTable,
+    Fly,
+    HealthCheckTable,
+    Kind,
+    LocalTable,
+    RegistryTable,
+    Runtime,
+    S3Storage,
+    StepTable,
+    Table,
+    VolumeTable,
+)
+from project.load import Entry, Project
+from project.problems import ConfigErrors
+from project.reading import fields, nearest
+
+DEFAULT_PORT = 6969
+"""The port on the host of a HelixDB that names none."""
+V3_PORT = 8080
+"""The port a HelixDB v3 listens on inside its container, always."""
+V3_IMAGE = "ghcr.io/helixdb/helixdb"
+V3_TAG = "v0.0.4"
+V3_DATA = "/var/lib/helix"
+V2_DATA = "/data"
+
+Nature = Literal["v2", "v3", "container", "bundle"]
+"""What a project is made of: HelixDB v2 queries to compile, a prebuilt HelixDB v3, any other
+container, or queries for Helix Cloud."""
+
+
+def resolve(project: Project, name: str) -> Instance:
+    """The instance of a name, with the defaults of its kind, of [deploy] and of [deploy.<name>].
+
+    Reads the project's folder (is there a Dockerfile, are there .hx files?), but nothing else, and
+    no secret.
+
+    Args:
+        project: from `load_project`.
+        name: the instance; a local one wins over one elsewhere of the same name.
+
+    Raises:
+        NotFound: there is no such instance.
+        ConfigErrors: its part of the file is wrong; carries every problem of it.
+        ConfigurationError: there is nothing to run: no Dockerfile, no image, no queries.
+    """
+    entry = project.entry(name)
+    if entry is None:
+        names = [each.name for each in project.instances]
+        near = nearest(name, names)
+        raise NotFound(
+            f"there is no instance «{name}» in {project.path}",
+            hint=f"did you mean «{near}»?" if near else f"known: {', '.join(names) or 'none'}",
+        )
+    if entry.errors or entry.table is None or project.table is None:
+        raise ConfigErrors(entry.errors or project.problems)
+    settings = _merged(project.deploy, entry.deploy)
+    what = nature(project, entry, settings)
+    make = {"v2": _helix_v2, "v3": _helix_v3, "bundle": _bundle, "container": _container}[what]
+    values: dict[str, Any] = {
+        "project": project.name,
+        "name": entry.name,
+        "target": _target(entry),
+        "build_mode": str(getattr(entry.table, "build_mode", "")),
+        "registry": _registry(entry, settings),
+        **make(project, entry, settings),
+    }
+    if entry.is_local:
+        values |= {"host": socket.gethostname(), "project_dir": str(project.folder)}
+    _overlay(values, settings, project.folder if entry.is_local else None)
+    return Instance.model_validate(values)
+
+
+def nature(project: Project, entry: Entry, settings: DeploySettings) -> Nature:
+    """What the instance is made of.
+
+    In this order: what [deploy] says under build; what the kind's table says (`image`, v3's keys,
+    Helix Cloud); .hx files; a Dockerfile; for a local instance v2 if its table has v2's keys, and
+    else HelixDB v3's own image.
+
+    Raises:
+        ConfigurationError: none of these.
+    """
+    build = settings.build
+    if entry.kind in ("helix", "enterprise"):
+        return "bundle"
+    if build is not None and build.kind is not None:
+        return {"helix": "v2", "bundle": "bundle"}.get(build.kind, "container")  # type: ignore[return-value]
+    if build is not None and build.image:
+        return "container"
+    if build is not None and (build.dockerfile or build.context or build.target):
+        return "container"
+    if isinstance(entry.table, Runtime) and entry.table.image:
+        return "container"
+    said = set(entry.value)
+    if entry.is_local and said & {"image", "tag", "storage", "s3"}:
+        return "v3"
+    if has_queries(project):
+        return "v2"
+    if (project.folder / "Dockerfile").is_file():
+        return "container"
+    if entry.is_local:
+        return "v2" if said & {"build_mode", *fields(DbConfig)} else "v3"
+    raise ConfigurationError(
+        f"there is nothing to run on «{entry.name}»: no Dockerfile, no .hx files, no image",
+        hint=f'add a Dockerfile, or [deploy.{entry.name}.build] with image = "…"',
+    )
+
+
+def queries_folder(project: Project) -> Path:
+    """The folder of the project's .hx files. Windows paths work too."""
+    written = project.table.queries if project.table is not None else None
+    return project.folder / (written or "./db/").replace("\\", "/")
+
+
+def has_queries(project: Project) -> bool:
+    """Whether the project has .hx files, as HelixDB v2 looks for them."""
+    return next(_hx_files(queries_folder(project)), None) is not None
+
+
+def _hx_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".helix"]
+        yield from (Path(parent) / name for name in names if name.endswith(".hx"))
+
+
+# --- what the instance is made of ----------------------------------------------------------------
+
+
+def _helix_v2(project: Project, entry: Entry, settings: DeploySettings) -> dict[str, Any]:
+    """A HelixDB v2: compiled from the queries, one port inside and out, data under /data."""
+    table = entry.table
+    local = isinstance(table, LocalTable)
+    port = settings.port or getattr(table, "port", None) or DEFAULT_PORT
+    volume = Volume(mount=V2_DATA, name=f"{docker_name(project.name, entry.name)}-data")
+    if local:
+        volume = Volume(
+            mount=V2_DATA, path=str(project.folder / ".helix" / ".volumes" / entry.name)
+        )
+    return {
+        "build": BuildSettings(kind="helix"),
+        "port": port,
+        "publish": (port if local else None) or getattr(table, "publish", None),
+        "env": {
+            "HELIX_PORT": str(port),
+            "HELIX_DATA_DIR": V2_DATA,
+            "HELIX_INSTANCE": entry.name,
+            "HELIX_PROJECT": project.name,
+        },
+        "volumes": _kind_volumes(project, entry) or (volume,),
+        "health_check": HealthCheck(path="/introspect"),
+    }
+
+
+def _helix_v3(project: Project, entry: Entry, settings: DeploySettings) -> dict[str, Any]:
+    """A HelixDB v3: a prebuilt image that listens on 8080, with its storage set by environment."""
+    table = entry.table
+    assert isinstance(table, LocalTable)
+    env: dict[str, str] = {}
+    volumes: tuple[Volume, ...] = ()
+    if table.storage == "disk":
+        env["HELIX_DATA_DIR"] = V3_DATA
+        name = f"{docker_name(project.name, entry.name)}-data"
+        volumes = (Volume(mount=V3_DATA, name=name),)
+    secrets: dict[str, str] = {}
+    if table.storage == "s3" and table.s3 is not None:
+        env |= _s3_env(table.s3)
+        secrets = {name: f"env:{name}" for name in _AWS_CREDENTIALS if os.environ.get(name)}
+    return {
+        "build": BuildSettings(
+            kind="image", image=f"{table.image or V3_IMAGE}:{table.tag or V3_TAG}"
+        ),
+        "port": V3_PORT,
+        "publish": table.port or DEFAULT_PORT,
+        "env": env,
+        "secrets": secrets,
+        "volumes": volumes,
+        "health_check": HealthCheck(path="/readyz"),
+    }
+
+
+_AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+def _s3_env(storage: S3Storage) -> dict[str, str]:
+    prefix = storage.prefix.lstrip("/") or "db/"
+    env = {
+        "S3_BUCKET": storage.bucket,
+        "S3_REGION": storage.region,
+        "DB_PATH": prefix if prefix.endswith("/") else f"{prefix}/",
+    }
+    if storage.endpoint_url:
+        env["AWS_ENDPOINT"] = storage.endpoint_url
+    if storage.allow_http:
+        env["AWS_ALLOW_HTTP"] = "true"
+    return env
+
+
+def _bundle(project: Project, entry: Entry, settings: DeploySettings) -> dict[str, Any]:
+    """Queries for a HelixDB that someone else runs."""
+    return {
+        "build": BuildSettings(kind="bundle"),
+        "env": dict(getattr(entry.table, "env_vars", {})),
+        "health_check": HealthCheck(kind="none"),
+    }
+
+
+def _container(project: Project, entry: Entry, settings: DeploySettings) -> dict[str, Any]:
+    """Any other container."""
+    table = entry.table
+    build = settings.build or BuildTable()
+    image = build.image
+    if not (build.dockerfile or build.context or build.target or build.kind == "dockerfile"):
+        image = image or getattr(table, "image", None)
+    if build.kind == "image" and not image:
+        raise ConfigurationError(
+            f"«{entry.name}» is to run a prebuilt image, but none is named",
+            hint=f'add image = "…" to [deploy.{entry.name}.build]',
+        )
+    port = None if isinstance(table, LocalTable) else getattr(table, "port", None)
+    publish = getattr(table, "publish", None)
+    if isinstance(table, LocalTable):
+        publish = table.port or None
+    values: dict[str, Any] = {
+        "build": BuildSettings(kind="image" if image else "dockerfile", image=image or ""),
+        "publish": publish,
+        "volumes": _kind_volumes(project, entry),
+    }
+    if port is not None:
+        values["port"] = port
+    return values
+
+
+def _kind_volumes(project: Project, entry: Entry) -> tuple[Volume, ...]:
+    """The volume that the kind's own table names."""
+    table = entry.table
+    if isinstance(table, Fly):
+        written = table.volume or f"{fly_volume(project.name, entry.name)}:{V2_DATA}"
+        name, _, mount = written.partition(":")
+        return (Volume(name=name, mount=mount or V2_DATA, size_gb=table.volume_initial_size),)
+    written = getattr(table, "volume", None) or ""
+    if not written:
+        return ()
+    place, _, mount = written.rpartition(":")
+    if not place or not mount.startswith("/"):
+        raise ConfigurationError(
+            f"«{entry.name}»: the volume «{written}» is not understood",
+            hint="write <name>:<mount>, such as data:/data",
+        )
+    where = "path" if place.startswith("/") else "name"
+    return (Volume.model_validate({where: place, "mount": mount}),)
+
+
+def fly_volume(project: str, instance: str) -> str:
+    """The name HelixDB's CLI gives the Fly volume of an instance."""
+    return f"{base_name(project, instance).replace('-', '_')}_data"
+
+
+# --- where it runs, where its image is -----------------------------------------------------------
+
+_CONSUMED = {"port", "publish", "image", "volume", "build_mode", "env_vars", *DbConfig.model_fields}
+"""Keys of a kind's table that are a part of `Instance` itself, and so not of its target."""
+
+
+def _target(entry: Entry) -> Target:
+    table = entry.table
+    if table is None or isinstance(table, LocalTable):
+        return Target(kind="local")
+    own = set(type(table).model_fields) if isinstance(table, Kind | EnterpriseTable) else set()
+    kept = (own - _CONSUMED) if own else set(table.model_extra or {})
+    settings: dict[str, JsonValue] = table.model_dump(
+        mode="json", include=kept & (table.model_fields_set | set(table.model_extra or {}))
+    )
+    return Target(kind=entry.kind, settings=settings)
+
+
+def _registry(entry: Entry, settings: DeploySettings) -> RegistryTarget | None:
+    table = settings.registry
+    if table is not None and (table.repository or table.kind != "oci"):
+        return RegistryTarget(
+            kind=table.kind, repository=table.repository, settings=_registry_settings(table)
+        )
+    kind = entry.table
+    if isinstance(kind, Kind) and not kind.RUNTIME:
+        return RegistryTarget(
+            kind=entry.kind,
+            repository=str(getattr(kind, "repository", "")),
+            settings={
+                name: value
+                for name, value in _target(entry).settings.items()
+                if name != "repository"
+            },
+        )
+    return None
+
+
+def _registry_settings(table: RegistryTable) -> dict[str, JsonValue]:
+    settings: dict[str, JsonValue] = table.model_dump(
+        mode="json", exclude={"kind", "repository"}, exclude_none=True
+    )
+    return settings
+
+
+# --- what [deploy] says --------------------------------------------------------------------------
+
+
+def _merged(defaults: DeploySettings, own: DeploySettings) -> DeploySettings:
+    """The settings of [deploy.<instance>] on top of those of [deploy]: tables are merged key by
+    key, anything else is replaced."""
+
+    def merge(below: Table, above: Table) -> Table:
+        values: dict[str, Any] = {name: getattr(below, name) for name in below.model_fields_set}
+        for name in above.model_fields_set:
+            old, new = values.get(name), getattr(above, name)
+            if isinstance(old, Table) and isinstance(new, Table):
+                new = merge(old, new)
+            elif isinstance(old, dict) and isinstance(new, dict):
+                new = {**old, **new}
+            values[name] = new
+        return type(above).model_construct(set(values), **values)
+
+    merged = merge(defaults, own)
+    assert isinstance(merged, DeploySettings)
+    return merged
+
+
+_PLAIN = (
+    "strategy", "port", "publish", "stop_grace", "keep_releases", "throw_away",
+)  # fmt: skip
+"""Settings that are fields of `Instance` under the same name."""
+
+
+def _overlay(values: dict[str, Any], settings: DeploySettings, folder: Path | None) -> None:
+    """Put the settings of [deploy] over what the kind gave."""
+    values |= {
+        name: getattr(settings, name) for name in _PLAIN if getattr(settings, name) is not None
+    }
+    values["env"] = {**values.get("env", {}), **settings.env}
+    values["secrets"] = {**values.get("secrets", {}), **settings.secrets}
+    if settings.command is not None:
+        values["command"] = tuple(settings.command)
+    if settings.build is not None:
+        said = settings.build.model_dump(exclude_none=True, exclude_unset=True)
+        values["build"] = values["build"].model_copy(
+            update={name: said[name] for name in said if name in BuildSettings.model_fields}
+        )
+    if settings.volumes is not None:
+        own = [_volume(volume, folder) for volume in settings.volumes]
+        mounts = {volume.mount for volume in own}
+        kept = [volume for volume in values.get("volumes", ()) if volume.mount not in mounts]
+        values["volumes"] = (*kept, *own)
+    if settings.health_check is not None:
+        values["health_check"] = _health_check(
+            values.get("health_check", HealthCheck()), settings.health_check
+        )
+    values["steps"] = {
+        Step(name): StepPolicy.model_validate(policy.model_dump(exclude_none=True))
+        for name, policy in _steps(settings)
+    }
+
+
+def _steps(settings: DeploySettings) -> Iterator[tuple[str, StepTable]]:
+    for name, field in type(settings.steps).model_fields.items():
+        policy = getattr(settings.steps, name)
+        if policy is not None:
+            yield field.alias or name, policy
+
+
+def _volume(table: VolumeTable, folder: Path | None) -> Volume:
+    path = table.path
+    if path and folder is not None:
+        path = str((folder / Path(path).expanduser()).resolve())
+    return Volume(mount=table.mount, name=table.name, path=path, size_gb=table.size_gb)
+
+
+def _health_check(base: HealthCheck, table: HealthCheckTable) -> HealthCheck:
+    said = table.model_dump(exclude_none=True)
+    said = {name: value for name, value in said.items() if name in HealthCheck.model_fields}
+    if "kind" not in said:
+        if "command" in said:
+            said["kind"] = "command"
+        elif "path" in said or "status" in said or "body" in said:
+            said["kind"] = "http"
+    return HealthCheck.model_validate({**base.model_dump(), **said})
