@@ -33,7 +33,7 @@ from project.store import Store
 from worker.client import connect
 from worker.health import HealthServer
 from worker.logs import configure_logging
-from worker.settings import Settings
+from worker.settings import Settings, load
 from workflows.deploy import DeployWorkflow
 from workflows.destroy import DestroyWorkflow
 
@@ -59,9 +59,7 @@ def make_services(settings: Settings) -> Services:
         queue=settings.own_queue,
         logs_dir=settings.logs_dir,
         scratch_dir=scratch,
-        secret=lambda reference: secrets.resolve(
-            reference, extra_env_file=settings.env_file
-        ),
+        secret=lambda reference: secrets.resolve(reference, extra_env_file=settings.env_file),
     )
 
 
@@ -101,7 +99,7 @@ async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) ->
             "activity_executor": pool,
             "max_concurrent_activities": slots,
             "graceful_shutdown_timeout": timedelta(seconds=settings.graceful_shutdown_seconds),
-            "max_heartbeat_throttle_interval": timedelta(seconds=1),
+            "max_heartbeat_throttle_interval": timedelta(seconds=settings.cancel_latency_seconds),
             "default_heartbeat_throttle_interval": timedelta(seconds=1),
             "identity": f"{settings.worker_name}",
         }
@@ -127,13 +125,13 @@ async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) ->
 
 async def main(settings: Settings | None = None) -> None:
     """Run until SIGTERM or SIGINT."""
-    settings = settings or Settings()
+    settings = settings or load()
     configure_logging(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    client = await connect(settings)
+    client = await connect()
     with HealthServer(settings, stop):
         logger.info("worker %s polls %s", settings.worker_name, settings.task_queue)
         await run_worker(client, settings, stop)
