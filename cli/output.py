@@ -28,9 +28,7 @@ def _remember(context: typer.Context, value: bool) -> bool:
     return value
 
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print JSON, for machines.", callback=_remember)
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.", callback=_remember)]
 """The `--json` option of every command."""
 
 
