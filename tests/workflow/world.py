@@ -88,7 +88,8 @@ class World:
     fails: dict[str, list[ApplicationError]] = field(default_factory=dict)
     slow: dict[str, float] = field(default_factory=dict)
     deaf: set[str] = field(default_factory=set)
-    queue: str = ""
+    queues: list[str] = field(default_factory=list)
+    """The queues of the workers that validate finds, one call after the other; then our own."""
     calls: list[str] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     watch: str = ""
@@ -126,7 +127,7 @@ class World:
 
         @activity.defn
         async def validate(given: ValidateInput) -> Validated:
-            queue = self.queue or activity.info().task_queue
+            queue = self.queues.pop(0) if self.queues else activity.info().task_queue
             found = await play("validate", Validated(queue=queue, previous=self.previous))
             return Validated.model_validate(found)
 
