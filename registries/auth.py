@@ -115,9 +115,12 @@ class RegistryAuth(httpx.Auth):
         challenge = self._choose(response)
         if challenge is None:
             return
+        if not isinstance(request.stream, httpx.ByteStream):
+            # The body of a stream is spent: its owner begins again, with a new token.
+            self._challenge, self._until = challenge, 0
+            return
         yield from self._renew(challenge)
-        # The body of a stream is spent: its owner begins again, and finds the new token here.
-        if not self._header or not isinstance(request.stream, httpx.ByteStream):
+        if not self._header:
             return
         request.headers["Authorization"] = self._header
         response = yield request

@@ -37,6 +37,8 @@ CHUNK = 1 << 20
 """Bytes that are read, counted and sent at a time."""
 MANIFEST_LIMIT = 4 << 20
 """Bytes of the largest manifest the specification asks registries to take."""
+NO_TAG_DELETION = frozenset({400, 405, 501})
+"""What registries answer that delete by digest only (400: registry 2.8.2)."""
 TIMEOUT = httpx.Timeout(60, connect=10)
 _PULL_PUSH = ("pull", "push")
 
@@ -91,7 +93,6 @@ class Distribution:
         self.loopback = is_loopback(reference.host)
         scope = f"repository:{reference.path}:{','.join(actions)}"
         self.auth = RegistryAuth(reference.host, (scope, *also), credentials)
-        self._trust = trust
         self._client = httpx.Client(
             verify=_tls(reference.host, trust),
             timeout=TIMEOUT,
@@ -151,14 +152,27 @@ class Distribution:
         if stored != manifest.digest:
             raise Transient(f"{self._name(version)} was stored as {stored}: damaged on the way")
 
-    def delete_manifest(self, version: str) -> None:
-        """Delete a tag, or a manifest by its digest together with all its tags.
+    def delete_manifest(self, digest: str) -> None:
+        """Delete a manifest by its digest, together with all its tags.
 
         Raises:
             NotFound: it was not there.
-            ConfigurationError: the registry does not delete, or not tags.
+            ConfigurationError: the registry does not delete.
         """
-        self._call("DELETE", self._manifest(version), f"delete {self._name(version)}")
+        self._call("DELETE", self._manifest(digest), f"delete {self._name(digest)}")
+
+    def delete_tag(self, tag: str) -> bool:
+        """Delete a tag and nothing else; fine if it is gone already.
+
+        Returns:
+            Whether the registry can do that: the specification lets it choose.
+        """
+        response = self._send("DELETE", self._url(self._manifest(tag)), {})
+        if response.status_code in NO_TAG_DELETION:
+            return False
+        if response.is_error and response.status_code != 404:
+            raise self._error(response, f"delete {self._name(tag)}")
+        return True
 
     def tags(self) -> list[str]:
         """All tags of the repository; none if there is no such repository."""
@@ -332,7 +346,7 @@ class Distribution:
         host = self.reference.host
         if host == DOCKER_HUB:
             return "https://registry-1.docker.io"
-        if not self.loopback or self._trust.ca is not None:
+        if not self.loopback:
             return f"https://{host}"
         try:
             self._client.get(f"https://{host}/v2/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -131,12 +132,20 @@ class OciRegistry(Registry):
         """Undo `tag`.
 
         Raises:
-            ConfigurationError: the tag is new, and the registry does not delete.
+            ConfigurationError: the tag is new, and the registry deletes nothing.
+            PermissionDenied: the tag is new, and we may not delete here.
         """
         if previous is not None:
             self.tag(previous, tag)
         elif self.api.digest(tag) is not None:
-            self._remove(tag)
+            try:
+                self._remove(tag)
+            except (ConfigurationError, PermissionDenied) as error:
+                raise type(error)(
+                    f"{self.repository}:{tag} stays: {error.message}",
+                    hint="allow deletion in the registry, or remove the tag by its own means",
+                    request_id=error.request_id,
+                ) from None
 
     def copy(self, reference: str) -> Image:
         source = Reference.parse(reference)
@@ -206,25 +215,15 @@ class OciRegistry(Registry):
     def _remove(self, tag: str) -> None:
         """Delete a tag and nothing else. Where a registry deletes by digest only, which would take
         other tags of the image along, the tag is first moved to an empty manifest of its own."""
-        try:
-            self.api.delete_manifest(tag)
-            return
-        except NotFound:
-            return
-        except ConfigurationError:
-            pass
-        try:
-            self.api.delete_manifest(_NO_MANIFEST)
-        except NotFound:
-            pass
-        except ConfigurationError:
-            raise ConfigurationError(
-                f"the registry {self.host} deletes nothing, so {self.repository}:{tag} stays",
-                hint="allow deletion in the registry, or remove the tag by its own means",
-            ) from None
-        empty = self._empty_manifest(tag)
-        self.api.put_manifest(empty, tag)
-        self.api.delete_manifest(empty.digest)
+        with self._open(self.reference, actions=("pull", "push", "delete")) as api:
+            if api.delete_tag(tag):
+                return
+            # Ask first whether anything can be deleted, lest the empty manifest stays instead.
+            with suppress(NotFound):
+                api.delete_manifest(_NO_MANIFEST)
+            empty = self._empty_manifest(tag)
+            api.put_manifest(empty, tag)
+            api.delete_manifest(empty.digest)
 
     def _empty_manifest(self, tag: str) -> Manifest:
         config = json.dumps({"architecture": "", "os": "", "helix.removed": tag}).encode()
