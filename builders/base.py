@@ -24,17 +24,25 @@ class BuildJob:
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, SecretStr] = field(default_factory=dict)
     """Build secrets by id, resolved. Handed over in files of mode 0600, never as arguments."""
+    logins: Mapping[str, tuple[str, SecretStr]] = field(default_factory=dict)
+    """Registry host -> user and password, for private base images; beside what this machine's own
+    Docker configuration holds."""
+    scratch: Path | None = None
+    """A private folder for what the build needs meanwhile; the machine's temporary one if None.
+    Nothing is left in it."""
     log: Callable[[str], None] = lambda line: None
-    """Takes each line of the build's output; also keeps the activity alive. Raises if the
-    deployment is being cancelled: the build must then end and leave no process behind."""
+    """Takes each line of the build's output, secrets blotted out."""
+    beat: Callable[[], None] = lambda: None
+    """Called several times a second for as long as the build runs. Raises if the deployment is
+    being cancelled: the build must then end and leave no process behind."""
 
 
 class Builder(ABC):
     """Builds images with one tool."""
 
     name: ClassVar[str]
-    features: ClassVar[frozenset[str]]
-    """Dockerfile features it can build: `mount`, `secret`, `heredoc`, `syntax`."""
+    features: frozenset[str] = frozenset()
+    """Dockerfile features it can build with the engine at hand: see `builders.dockerfile`."""
 
     @classmethod
     @abstractmethod
