@@ -93,6 +93,7 @@ async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) ->
     """
     activities = activities_of(make_services(settings))
     slots = settings.max_concurrent_activities
+    throttle = timedelta(seconds=settings.cancel_latency_seconds)
     with ThreadPoolExecutor(2 * slots, thread_name_prefix="step") as pool:
         common = {
             "activities": activities,

@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workflows.policies import MAX_BUILD_HOSTS, MAX_REAUTHENTICATIONS, POLICIES
     from workflows.progress import Journal, failure_of, worker_is_gone
+    from workflows.routing import home_queue
     from workflows.saga import Compensation, Saga, ends_workflow, uncancellable
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class DeployWorkflow:
         self._request = request
         self._instance = request.instance
         self._id = workflow.info().run_id
+        self._home = home_queue(request.instance)
         self._saga = Saga()
         self._journal = Journal(self._id, request)
 
@@ -328,7 +330,7 @@ class DeployWorkflow:
         if policy == "restore_release":
             rule = rule.within(self._instance.rollback_deadline)
         result: R = await workflow.execute_activity_method(
-            activity, argument, **rule.config(summary, queue=queue)
+            activity, argument, **rule.config(summary, queue=queue or self._home)
         )
         # A step that finishes although it was cancelled swallows the cancel (sdk-python#620).
         if step is not None and workflow.cancellation_reason() is not None:

@@ -10,6 +10,7 @@ with workflow.unsafe.imports_passed_through():
     from model.deployment import DestroyRequest
     from model.steps import DestroyInput
     from workflows.policies import POLICIES
+    from workflows.routing import home_queue
 
 
 @workflow.defn(name="DestroyWorkflow")
@@ -20,13 +21,14 @@ class DestroyWorkflow:
     async def run(self, request: DestroyRequest) -> None:
         """Removing is idempotent, so a failed run is simply started again."""
         deployment = workflow.info().run_id
+        home = home_queue(request.instance)
         await workflow.execute_activity_method(
             DeployActivities.destroy,
             DestroyInput(deployment=deployment, instance=request.instance, data=request.data),
-            **POLICIES["destroy"].config(f"destroy {request.instance.key}"),
+            **POLICIES["destroy"].config(f"destroy {request.instance.key}", queue=home),
         )
         await workflow.execute_activity_method(
             RecordActivities.record_destroyed,
             request,
-            **POLICIES["record_end"].config("note it in the ledger"),
+            **POLICIES["record_end"].config("note it in the ledger", queue=home),
         )
