@@ -100,9 +100,8 @@ async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) ->
             "activity_executor": pool,
             "max_concurrent_activities": slots,
             "graceful_shutdown_timeout": timedelta(seconds=settings.graceful_shutdown_seconds),
-            "max_heartbeat_throttle_interval": timedelta(seconds=settings.cancel_latency_seconds),
-            "default_heartbeat_throttle_interval": timedelta(seconds=1),
-            "identity": f"{settings.worker_name}",
+            "max_heartbeat_throttle_interval": throttle,
+            "default_heartbeat_throttle_interval": throttle,
         }
         workers = [
             Worker(
@@ -127,7 +126,7 @@ async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) ->
 async def main(settings: Settings | None = None) -> None:
     """Run until SIGTERM or SIGINT."""
     settings = settings or load()
-    configure_logging(settings)
+    configure_logging(settings, secrets.redact)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
