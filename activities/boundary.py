@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from activities.beat import alive
 from model.deployment import Failure
 from model.errors import HelixError
+from model.redaction import redact
 
 S = TypeVar("S")
 A = TypeVar("A")
@@ -52,14 +53,14 @@ def translated(name: str) -> Iterator[None]:
         raise
     except HelixError as error:
         raise ApplicationError(
-            str(error),
+            redact(str(error)),
             Failure(
                 step=name,
                 code=error.code,
-                message=error.message,
+                message=redact(error.message),
                 hint=error.hint,
                 request_id=error.request_id,
-                evidence=error.evidence,
+                evidence=redact(error.evidence),
             ),
             type=error.code,
             next_retry_delay=(

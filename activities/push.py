@@ -41,7 +41,7 @@ class PushActivities:
                 pushed = registry.copy(image.reference)
                 registry.tag(pushed.digest, artifact.tag)
             else:
-                pushed = push_from_engine(registry, image, artifact.tag, beat.report)
+                pushed = push_from_engine(registry, None, image, artifact.tag, beat.report)
             if not pushed.digest:
                 raise PlatformUnhealthy(f"{registry.host} took the image but names no digest")
         return artifact.model_copy(update={"image": pushed})

@@ -28,6 +28,7 @@ from activities.record import RecordActivities
 from activities.services import Services
 from activities.validate import ValidateActivities
 from ledger.ledger import Ledger
+from model.redaction import redact
 from project import secrets
 from project.store import Store
 from worker.client import connect
@@ -126,7 +127,7 @@ async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) ->
 async def main(settings: Settings | None = None) -> None:
     """Run until SIGTERM or SIGINT."""
     settings = settings or load()
-    configure_logging(settings, secrets.redact)
+    configure_logging(settings, redact)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
