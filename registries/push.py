@@ -156,12 +156,12 @@ def _named(client: docker.DockerClient, image: str, name: str) -> Iterator[None]
     try:
         yield
     finally:
-        if before is None:
-            # The last name of an image is left: removing that would remove the image.
-            if len(client.images.get(image).tags) > 1:
-                client.api.remove_image(name, noprune=True)
-        elif before != wanted.id:
-            client.images.get(before).tag(name)
+        # The last name of an image stays: removing that would remove the image.
+        if before != wanted.id and len(client.images.get(image).tags) > 1:
+            # Removing a name, unlike moving it, takes along the digest noted under it.
+            client.api.remove_image(name, noprune=True)
+            if before is not None:
+                client.images.get(before).tag(name)
 
 
 def _id(client: docker.DockerClient, name: str) -> str | None:
