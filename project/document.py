@@ -18,8 +18,8 @@ from project.problems import ConfigErrors, Key, Problem, dotted
 
 MAX_BYTES = 1024 * 1024
 """No helix.toml comes near it, even with a schema inside."""
-MAX_DEPTH = 40
-"""Of nested values, and of the parts of one dotted key."""
+MAX_DEPTH = 80
+"""Of nested values, and of the parts of one dotted key: where HelixDB's own CLIs stop."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SPACE = re.compile(r"[ \t]*")
@@ -276,7 +276,7 @@ class _Scanner:
         self._value(path, depth)
 
     def _value(self, path: Key, depth: int) -> None:
-        if depth > MAX_DEPTH or len(path) > 4 * MAX_DEPTH:
+        if depth >= MAX_DEPTH or len(path) > 4 * MAX_DEPTH:
             self._fail(f"values nested more than {MAX_DEPTH} deep")
         start = self.at
         first = self.text[start : start + 1]

@@ -8,20 +8,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from project.config import (
-    KIND_ALIASES,
-    KINDS,
-    DeploySettings,
-    EnterpriseTable,
-    HelixToml,
-    LocalTable,
-    ProjectTable,
-    Table,
-)
+from project.config import EnterpriseTable, HelixToml, LocalTable, ProjectTable
+from project.deploy import DeploySettings
 from project.document import Document, read
 from project.find import find_file
+from project.kinds import KIND_ALIASES, KINDS
 from project.problems import ConfigErrors, Key, Problem, dotted
 from project.reading import fields, nearest, read_table
+from project.table import Table
 
 GROUPS = ("local", "cloud", "enterprise")
 """The tables that hold instances, in the order in which a name is looked up."""

@@ -10,9 +10,9 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from project.config import Table
 from project.document import Document
 from project.problems import Key, Problem, dotted
+from project.table import Table
 
 T = TypeVar("T", bound=Table)
 

@@ -26,25 +26,21 @@ from model.instance import (
     Volume,
 )
 from model.names import base_name, docker_name
-from project.config import (
+from project.config import EnterpriseTable, LocalTable, S3Storage
+from project.database import DbConfig
+from project.deploy import (
     BuildTable,
-    DbConfig,
     DeploySettings,
-    EnterpriseTable,
-    Fly,
     HealthCheckTable,
-    Kind,
-    LocalTable,
     RegistryTable,
-    Runtime,
-    S3Storage,
     StepTable,
-    Table,
     VolumeTable,
 )
+from project.kinds import Fly, Kind, Runtime
 from project.load import Entry, Project
 from project.problems import ConfigErrors
 from project.reading import fields, nearest
+from project.table import Table
 
 DEFAULT_PORT = 6969
 """The port on the host of a HelixDB that names none."""

@@ -1,0 +1,239 @@
+"""How an instance is deployed: `[deploy]` for all, `[deploy.<instance>]` for one.
+
+HelixDB's own CLIs do not look at these tables.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue
+
+from project.table import Port, Table
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)")
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number of seconds, or a duration such as «30s», «5m», «2h»")
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match is None:
+            raise ValueError("a number of seconds, or a duration such as «30s», «5m», «2h»")
+        return float(match[1]) * _UNITS[match[2]]
+    return value
+
+
+def _words(value: Any) -> Any:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def _list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds, json_schema_input_type=float | str),
+    Field(ge=0, le=10 * 365 * 86400.0),
+]
+"""Seconds as a number, or a duration such as "30s", "5m", "2h"."""
+Words = Annotated[list[str], BeforeValidator(_words, json_schema_input_type=list[str] | str)]
+"""A command: a list of words, or one string that is split as a shell would."""
+
+
+def _either(short: Callable[[str], dict[str, Any]]) -> Callable[[Any], Any]:
+    """Lets one string stand for a whole table."""
+    return lambda value: short(value) if isinstance(value, str) else value
+
+
+Statuses = Annotated[
+    list[Annotated[int, Field(ge=100, le=599)]],
+    BeforeValidator(_list, json_schema_input_type=list[int] | int),
+]
+
+
+class HealthCheckTable(Table):
+    """How to tell that a release works."""
+
+    kind: Literal["http", "tcp", "command", "none"] | None = None
+    """What to do: `http` if a path is given, `command` if a command is."""
+    path: str | None = None
+    """The path to get."""
+    port: Port | None = None
+    """The container's port to probe; the instance's own if it is absent."""
+    status: Statuses | None = None
+    """Accepted status codes; any from 200 to 399 if it is absent."""
+    body: str | None = None
+    """A regular expression that the body must contain."""
+    command: Words | None = None
+    """What to run inside the container; exit code 0 is healthy."""
+    start_period: Seconds | None = None
+    """Failures in this first time do not count."""
+    interval: Seconds | None = Field(None, gt=0)
+    """The time between two probes."""
+    timeout: Seconds | None = Field(None, gt=0)
+    """The time one probe may take."""
+    successes: Annotated[int, Field(ge=1)] | None = None
+    """How many in a row make the release healthy."""
+    deadline: Seconds | None = Field(None, gt=0)
+    """The release must be healthy within this time."""
+
+
+class BuildTable(Table):
+    """How the artifact is made."""
+
+    kind: Literal["dockerfile", "image", "helix", "bundle"] | None = None
+    """What it is made from; found out from the other keys and the project's files if absent."""
+    context: str | None = None
+    """The build context, relative to this file."""
+    dockerfile: str | None = None
+    """The Dockerfile, relative to the context."""
+    image: str | None = None
+    """A prebuilt image to take instead of building one."""
+    target: str | None = None
+    """The stage of the Dockerfile to build."""
+    platform: str | None = None
+    """Such as linux/amd64."""
+    args: dict[str, str] = {}
+    """Build arguments. Not for secrets: they stay in the image."""
+    secrets: dict[str, str] = {}
+    """Build secrets: id to secret reference, for RUN --mount=type=secret,id=…"""
+
+
+class RegistryTable(Table):
+    """Where the instance's images are stored."""
+
+    ALIASES = {"user": "username"}
+
+    kind: str = "oci"
+    """oci, ecr, ghcr, docker_hub, gar, acr, or a plug-in's."""
+    repository: str = ""
+    """The host and path, without a tag."""
+    username: str | None = None
+    """The user; what `docker login` stored if it is absent."""
+    password: str | None = None
+    """A secret reference to the password or token."""
+    ca: str | None = None
+    """A file with the registry's certificate authority."""
+    insecure: bool | None = None
+    """Plain HTTP, on loopback only."""
+
+
+class VolumeTable(Table):
+    """A place where data outlives the release."""
+
+    mount: Annotated[str, Field(pattern=r"^/")]
+    """The absolute path in the container."""
+    name: str = ""
+    """The platform's volume."""
+    path: str = ""
+    """A folder on the engine's machine instead; relative to this file for a local instance."""
+    size_gb: Annotated[int, Field(ge=0)] = 0
+    """The size of a new volume; the platform's default if it is absent."""
+
+
+class StepTable(Table):
+    """How patient one step is."""
+
+    timeout: Seconds | None = Field(None, gt=0)
+    """How long one attempt may take."""
+    deadline: Seconds | None = Field(None, gt=0)
+    """How long all attempts together may take."""
+    heartbeat: Seconds | None = Field(None, gt=0)
+    """How long a worker may be silent before it is taken for dead."""
+    attempts: Annotated[int, Field(ge=1)] | None = None
+    """How many attempts at most."""
+    backoff: Seconds | None = Field(None, gt=0)
+    """The time before the second attempt; doubles from then on."""
+
+
+class StepsTable(Table):
+    """How patient each step is."""
+
+    ALIASES = {"health_check": "health-check"}
+
+    validate_: StepTable | None = Field(None, alias="validate")
+    """Reading the configuration and asking the platform."""
+    build: StepTable | None = None
+    """Making the artifact."""
+    authenticate: StepTable | None = None
+    """Checking the credentials."""
+    push: StepTable | None = None
+    """Storing the image."""
+    deploy: StepTable | None = None
+    """Making the release the running one."""
+    health_check: StepTable | None = Field(None, alias="health-check")
+    """Probing until it is healthy."""
+
+
+def _volume(text: str) -> dict[str, Any]:
+    """«data:/data» names a volume; «./data:/data» or «/srv/data:/data» a folder."""
+    place, colon, mount = text.partition(":")
+    if not (place and colon and mount.startswith("/")):
+        raise ValueError("<name or folder>:<mount>, such as data:/data")
+    return {"path" if place.startswith((".", "/", "~")) else "name": place, "mount": mount}
+
+
+AnyHealthCheck = Annotated[
+    HealthCheckTable,
+    BeforeValidator(_either(lambda path: {"path": path}), HealthCheckTable | str),
+]
+AnyRegistry = Annotated[
+    RegistryTable,
+    BeforeValidator(_either(lambda repository: {"repository": repository}), RegistryTable | str),
+]
+AnyVolume = Annotated[VolumeTable, BeforeValidator(_either(_volume), VolumeTable | str)]
+
+
+class DeploySettings(Table):
+    """How an instance is deployed."""
+
+    ALIASES = {"environment": "env", "healthcheck": "health_check", "health-check": "health_check"}
+
+    health_check: AnyHealthCheck | None = None
+    """How to tell that a release works; a string is the path of an HTTP check."""
+    strategy: Literal["auto", "start-first", "stop-first"] | None = None
+    """`auto`: stop-first if there is a volume, else start-first."""
+    env: dict[str, str] = {}
+    """Environment variables of the container. Not for secrets."""
+    secrets: dict[str, str] = {}
+    """Environment variables whose values are secrets: name to secret reference, such as
+    env:API_KEY or file:/run/secrets/api_key. Only the worker ever reads the value."""
+    build: BuildTable | None = None
+    """How the artifact is made."""
+    registry: AnyRegistry | None = None
+    """Where images are stored; a string is the repository, without a tag."""
+    port: Port | None = None
+    """The port the container listens on."""
+    publish: Port | None = None
+    """The port on the engine's machine."""
+    volumes: list[AnyVolume] | None = None
+    """Where data outlives the release; a string is <name or folder>:<mount>."""
+    command: Words | None = None
+    """Replaces the image's own command."""
+    stop_grace: Seconds | None = None
+    """The time between SIGTERM and SIGKILL."""
+    drain: Seconds | None = None
+    """The time the old release may finish its requests in."""
+    keep_releases: Annotated[int, Field(ge=1)] | None = None
+    """How many earlier releases stay available for a rollback."""
+    throw_away: bool | None = None
+    """The instance may lose its data."""
+    steps: StepsTable = StepsTable()
+    """How patient each step is: validate, build, authenticate, push, deploy, health-check."""
+    approval: JsonValue = None
+    """Who must agree before a release goes on."""
+    notifications: JsonValue = None
+    """Who is told how a deployment ended."""
+    schedule: JsonValue = None
+    """When to deploy by itself."""
+    freeze: JsonValue = None
+    """When not to deploy."""
+    policy: JsonValue = None
+    """What a release must fulfil."""
