@@ -41,7 +41,7 @@ class Challenge:
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
-_SCHEME = re.compile(rf"({_TOKEN})(?:\s+|$)(?!=)")
+_SCHEME = re.compile(rf"({_TOKEN})(?=\s|,|$)")
 
 
 def challenges(header: str) -> list[Challenge]:

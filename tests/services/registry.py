@@ -176,7 +176,7 @@ def token_registry(folder: Path, **more: Any) -> Iterator[TestRegistry]:
                 "rootcertbundle": str(certificates.ca),
             }
         }
-        account = {"username": USERNAME, "password": PASSWORD, "tokens": server}
+        account: dict[str, Any] = {"username": USERNAME, "password": PASSWORD, "tokens": server}
         with open_registry(folder, auth=auth, **account, **more) as registry:
             yield registry
 
