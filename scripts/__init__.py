@@ -1,0 +1,1 @@
+"""What prepares a machine, and the demo. Nothing here is part of the installed command."""

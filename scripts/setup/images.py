@@ -1,0 +1,171 @@
+"""The public images that the examples, the demo and the edge are made from.
+
+Where the engine can pull nothing, a stand-in of the same name is made from Debian's packages: the
+programs and the libraries they need, and nothing else. Its label says that it is one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.setup import packages
+from scripts.setup.shell import SetupFailed, run, say
+
+PULL_SECONDS = 120
+"""A network that is there and slow; one that is not there refuses within a second or two."""
+LABEL = "helix.stand-in"
+
+PYTHON_LEFT_OUT = {
+    "__pycache__", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter",
+    "turtledemo", "unittest", "venv",
+}  # fmt: skip
+"""Parts of the standard library that no service of ours needs; the cache is made anew."""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What an image of this machine's programs holds."""
+
+    programs: tuple[str, ...]
+    python: bool = False
+    """With the standard library."""
+    changes: tuple[str, ...] = ()
+    """Lines of a Dockerfile."""
+    paths: dict[str, str] = field(default_factory=dict)
+    """Program -> where the public image has it, where that is not /usr/bin."""
+
+
+IMAGES = {
+    "caddy:2": StandIn(
+        ("caddy",),
+        changes=(
+            "ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data",
+            'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile"]',
+        ),
+    ),
+    "registry:2": StandIn(
+        ("docker-registry",),
+        changes=(
+            'ENTRYPOINT ["registry"]',
+            'CMD ["serve", "/etc/docker/registry/config.yml"]',
+            "VOLUME /var/lib/registry",
+        ),
+        paths={"docker-registry": "/bin/registry"},
+    ),
+    "python:3-slim": StandIn(("busybox", "python3"), python=True, changes=('CMD ["python3"]',)),
+    "redis:7-bookworm": StandIn(
+        ("busybox", "python3", "redis-server"), python=True, changes=('CMD ["redis-server"]',)
+    ),
+}
+"""The name of a public image -> what stands in for it. The front of the stateful example is written
+in Python, so the stand-in for Redis has it; the public one gets it when the example is built."""
+
+
+def ensure(*names: str) -> None:
+    """Have these images, or all of them, in the engine."""
+    can_pull = True
+    for name in names or IMAGES:
+        if _is_here(name):
+            say("images", f"found {name}")
+            continue
+        if can_pull and _pull(name):
+            say("images", f"pulled {name}")
+            continue
+        can_pull = False
+        _make(name, IMAGES[name])
+        say("images", f"made {name} from Debian's packages, as it cannot be pulled here")
+
+
+def _is_here(name: str) -> bool:
+    command = ["docker", "image", "inspect", "--format", "{{.Id}}", name]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def _pull(name: str) -> bool:
+    say("images", f"docker pull {name} …")
+    try:
+        command = ["docker", "pull", "--quiet", name]
+        return subprocess.run(command, capture_output=True, timeout=PULL_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _make(name: str, image: StandIn) -> None:
+    mend = f"let the engine pull {name}, or run this on Debian as root"
+    try:
+        packages.ensure(*image.programs)
+    except SetupFailed as error:
+        raise SetupFailed(f"{name} cannot be pulled; {error.what}", mend) from None
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "root")
+        for place in ("tmp", "bin", "usr/bin", "etc"):
+            (root / place).mkdir(parents=True)
+        (root / "tmp").chmod(0o1777)
+        Path(root, "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+        _put_programs(root, image)
+        if image.python:
+            _put_python(root)
+        archive = Path(folder, "image.tar")
+        with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
+            tar.add(root, arcname=".", filter=_owned_by_root)
+        changes = ["ENV PATH=/usr/bin:/bin", f"LABEL {LABEL}={name}", *image.changes]
+        options = [word for change in changes for word in ("--change", change)]
+        run(
+            ["docker", "import", *options, archive, name],
+            mend="see that the engine's disk has room",
+        )
+
+
+def _put_programs(root: Path, image: StandIn) -> None:
+    for program in image.programs:
+        source = packages.find(program)
+        assert source is not None, "ensured before"
+        place = image.paths.get(program, f"/usr/bin/{program}")
+        _copy(Path("/usr/bin/python3") if program == "python3" else Path(source), root, place)
+        if program == "busybox":
+            for applet in run([source, "--list"], mend="").split():
+                (root / "bin" / applet).symlink_to("/usr/bin/busybox")
+
+
+def _copy(source: Path, root: Path, place: str | None = None) -> None:
+    """Copy a file, and the libraries it is linked with to where the loader looks for them."""
+    targets = {place or str(source): source}
+    targets |= {library: Path(library) for library in _libraries(source)}
+    for target, file in targets.items():
+        goal = root / target.lstrip("/")
+        if not goal.exists():
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            goal.write_bytes(file.read_bytes())
+            goal.chmod(file.stat().st_mode)
+
+
+def _libraries(binary: Path) -> Iterable[str]:
+    """`ldd` has a library as «name => /path (address)» and the loader as «/path (address)»."""
+    done = subprocess.run(["ldd", binary], capture_output=True, text=True)
+    words = done.stdout.split() if done.returncode == 0 else []
+    return [word for word in words if word.startswith("/")]
+
+
+def _put_python(root: Path) -> None:
+    """The standard library, where Debian's interpreter looks for it, already compiled."""
+    ask = "import sysconfig; print(sysconfig.get_path('stdlib'))"
+    library = Path(run(["/usr/bin/python3", "-I", "-c", ask], mend="").strip())
+    for file in sorted(library.rglob("*")):
+        parts = file.relative_to(library).parts
+        if not file.is_file() or PYTHON_LEFT_OUT.intersection(parts) or "config-" in str(file):
+            continue
+        _copy(file, root)
+    goal = root / str(library).lstrip("/")
+    compiler = ["/usr/bin/python3", "-I", "-m", "compileall", "-q"]
+    run([*compiler, "--invalidation-mode", "unchecked-hash", str(goal)], mend="")
+
+
+def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member

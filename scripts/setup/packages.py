@@ -1,0 +1,63 @@
+"""Debian's packages: everything that the demo and the tests take from there, in one place."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from scripts.setup.shell import SetupFailed, is_root, run, say
+
+PACKAGES = {
+    "docker": "docker.io",
+    "docker-registry": "docker-registry",
+    "caddy": "caddy",
+    "redis-server": "redis-server",
+    "busybox": "busybox-static",
+    "htpasswd": "apache2-utils",
+    "openssl": "openssl",
+    "ssh": "openssh-client",
+    "pg_ctl": "postgresql",
+    "java": "default-jre-headless",
+    "mvn": "maven",
+    "python3": "python3-minimal",
+}
+"""A program that we need -> the package that brings it."""
+
+NO_SERVICES = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1", "SYSTEMD_OFFLINE": "1"}
+"""We want the programs only: neither init system may start what a package brings."""
+
+
+def find(name: str) -> str | None:
+    """The path of a program; PostgreSQL's own are not on the PATH."""
+    if name == "pg_ctl":
+        return next(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))), None)
+    return shutil.which(name)
+
+
+def ensure(*programs: str, services: bool = False) -> None:
+    """Install what is missing of these programs.
+
+    Args:
+        services: let the packages start their daemons.
+
+    Raises:
+        SetupFailed: something is missing and cannot be installed here.
+    """
+    missing = [name for name in programs if find(name) is None]
+    if not missing:
+        return
+    wanted = [PACKAGES[name] for name in missing]
+    command = f"apt-get install {' '.join(wanted)}"
+    if shutil.which("apt-get") is None:
+        raise SetupFailed(
+            f"not installed: {', '.join(missing)}",
+            f"install it by the means of your system; on Debian it is: {command}",
+        )
+    if not is_root():
+        raise SetupFailed(f"not installed: {', '.join(missing)}", f"sudo {command}")
+    say("packages", f"{command} …")
+    env = {"DEBIAN_FRONTEND": "noninteractive"} if services else NO_SERVICES
+    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
+    mend = f"see why this fails: {command}"
+    run([*apt, "update"], mend=mend, env=env)
+    run([*apt, "install", "--no-install-recommends", *wanted], mend=mend, env=env)
