@@ -126,9 +126,44 @@ def fetch(source: Source, into: Path, store: Store | None = None) -> None:
             intact = _unpack(archive, into, source)
     if not intact:
         store.delete(source.url)
-        raise NotFound(
-            f"the stored source {source.url} is damaged", hint="push again: it is then stored anew"
-        )
+        raise _damaged(source)
+
+
+def look(source: Source, name: str, store: Store) -> tuple[str | None, dict[str, str]]:
+    """Read one small text file of a source, and what else is in it, without unpacking it.
+
+    Args:
+        source: what to look into.
+        name: the file, relative to the context.
+        store: any store; the source's own URL says where it is.
+
+    Returns:
+        The text, or None if there is no such file; and each name with its kind: `d`, `f` or `l`.
+
+    Raises:
+        NotFound: the archive is gone from the store, or damaged.
+    """
+    text, names = None, {}
+    with tempfile.TemporaryDirectory(prefix="helix-source-") as folder:
+        archive = Path(folder, "source.tar.gz")
+        store.fetch(source.url, archive)
+        try:
+            with tarfile.open(archive, "r:gz", errors="surrogateescape") as tar:
+                for member in tar:
+                    kind = "d" if member.isdir() else "l" if member.issym() else "f"
+                    names[member.name] = kind
+                    wanted = posixpath.normpath(name) == member.name
+                    if wanted and (file := tar.extractfile(member)) is not None:
+                        text = file.read(_CHUNK).decode(errors="replace")
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError):
+            raise _damaged(source) from None
+    return text, names
+
+
+def _damaged(source: Source) -> NotFound:
+    return NotFound(
+        f"the stored source {source.url} is damaged", hint="push again: it is then stored anew"
+    )
 
 
 def _snapshot(
