@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,8 @@ from activities.beat import alive
 from model.deployment import Failure
 from model.errors import HelixError
 from model.redaction import redact
+
+logger = logging.getLogger(__name__)
 
 S = TypeVar("S")
 A = TypeVar("A")
@@ -66,4 +69,10 @@ def translated(name: str) -> Iterator[None]:
             next_retry_delay=(
                 timedelta(seconds=error.retry_after) if error.retry_after is not None else None
             ),
+        ) from None
+    except Exception as error:
+        # A fault of ours, or an SDK error that no table knows. Its text may hold anything.
+        logger.exception("unexpected error in %s", name)
+        raise ApplicationError(
+            redact(f"{type(error).__name__}: {error}"), type="Unexpected"
         ) from None
