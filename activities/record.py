@@ -30,7 +30,9 @@ class RecordActivities:
     @step_activity("record_end")
     def record_end(self, given: EndInput) -> None:
         """Close the deployment with its last progress."""
-        self._services.ledger.close(given.deployment, given.progress, datetime.now(UTC))
+        self._services.ledger.close(
+            given.deployment, given.progress, datetime.now(UTC), given.request
+        )
 
     @step_activity("record_destroyed")
     def record_destroyed(self, given: DestroyRequest) -> None:

@@ -1,0 +1,1 @@
+"""The history of the ledger's tables, and what brings a database to its end."""
