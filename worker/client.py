@@ -90,10 +90,13 @@ def configured() -> dict[str, object]:
     return {key: value for key, value in options.items() if value is not None}
 
 
-async def require_worker(client: Client, queue: str, patience: float = 3.0) -> None:
+async def require_worker(
+    client: Client, queue: str, patience: float = 3.0, *, activities: bool = False
+) -> None:
     """Return as soon as a worker polls the task queue.
 
     Args:
+        activities: for activities rather than workflows: a worker's own queue has only those.
         patience: seconds to wait for one that has just been started.
 
     Raises:
@@ -102,7 +105,7 @@ async def require_worker(client: Client, queue: str, patience: float = 3.0) -> N
         Unreachable, ConfigurationError: Temporal does not answer, or has no such namespace.
     """
     deadline = time.monotonic() + patience
-    while not await pollers(client, queue):
+    while not await pollers(client, queue, activities=activities):
         if time.monotonic() >= deadline:
             raise NoWorker(
                 f"no worker polls the task queue «{queue}» in the namespace «{client.namespace}»",
@@ -111,8 +114,9 @@ async def require_worker(client: Client, queue: str, patience: float = 3.0) -> N
         await asyncio.sleep(0.1)
 
 
-async def pollers(client: Client, queue: str) -> list[PollerInfo]:
-    """The workers that poll the queue's workflow tasks, those that fell silent left out.
+async def pollers(client: Client, queue: str, *, activities: bool = False) -> list[PollerInfo]:
+    """The workers that poll the queue for workflows, or for activities; those that fell silent are
+    left out.
 
     Raises:
         Unreachable, PermissionDenied, ConfigurationError: Temporal does not tell.
@@ -120,7 +124,9 @@ async def pollers(client: Client, queue: str) -> list[PollerInfo]:
     request = DescribeTaskQueueRequest(
         namespace=client.namespace,
         task_queue=TaskQueue(name=queue),
-        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+        if activities
+        else TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
     )
     try:
         found = await client.workflow_service.describe_task_queue(request)
