@@ -31,7 +31,7 @@ def cache_dir() -> Path:
     return Path(base) / "helix-deploy"
 
 
-def program(name: str, tier: str, mend: str = "run: make env") -> str:
+def program(name: str, tier: str, mend: str = "run: make tools") -> str:
     """The path of a program, from PATH or the set-up's cache."""
     found = shutil.which(name) or shutil.which(name, path=str(cache_dir() / "bin"))
     return found or missing(tier, f"there is no {name} here", mend)

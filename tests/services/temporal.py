@@ -43,7 +43,7 @@ async def time_skipping_server() -> AsyncIterator[WorkflowEnvironment]:
     """A server in which a day of waiting takes no time."""
     path = cache_dir() / "test-server" / "temporal-test-server"
     if not path.exists():
-        missing("time-skipping", f"there is no {path.name}", "run: make env")
+        missing("time-skipping", f"there is no {path.name}", "run: make tools")
     env = await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=str(path),
         data_converter=pydantic_data_converter,
