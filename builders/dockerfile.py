@@ -80,8 +80,9 @@ class Dockerfile:
             while i < len(lines):
                 line = lines[i].strip()
                 i += 1
-                if line.startswith("#") or (joined and not line):
+                if line.startswith("#") or not line:
                     continue
+                start = start if joined else i - 1
                 joined += line.removesuffix(escape)
                 if not line.endswith(escape):
                     break

@@ -68,8 +68,8 @@ def prepare_context(
     command = find_helix()
     if command is None:
         raise ConfigurationError(
-            f"{instance.name} is made of .hx files, and the helix command of HelixDB, that compiles "
-            "them, is not installed",
+            f"{instance.name} is made of .hx files, and the helix command of HelixDB, which "
+            "compiles them, is not installed",
             hint=f"install it from https://docs.helix-db.com, or name it in {SETTING}",
         )
     job = BuildJob(context=project_dir, settings=instance.build, tag="", log=log)
