@@ -24,7 +24,9 @@ class Certificates:
     key: Path
 
 
-def make_certificates(folder: Path, name: str = "helix test authority") -> Certificates:
+def make_certificates(
+    folder: Path, name: str = "helix test authority", days: int = 1
+) -> Certificates:
     """Make an authority and one server certificate, with EC keys as those are quick to make."""
     folder.mkdir(parents=True, exist_ok=True)
     made = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
@@ -33,7 +35,7 @@ def make_certificates(folder: Path, name: str = "helix test authority") -> Certi
     server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
     ca = (
-        _builder(ca_name, ca_name, ca_key)
+        _builder(ca_name, ca_name, ca_key, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), False)
         .add_extension(
@@ -42,7 +44,7 @@ def make_certificates(folder: Path, name: str = "helix test authority") -> Certi
         .sign(ca_key, hashes.SHA256())
     )
     server = (
-        _builder(server_name, ca_name, server_key)
+        _builder(server_name, ca_name, server_key, days)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False
@@ -59,7 +61,7 @@ def make_certificates(folder: Path, name: str = "helix test authority") -> Certi
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -69,5 +71,5 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days))
     )
