@@ -33,7 +33,12 @@ def content_tag(digest: str) -> str:
 
 def docker_name(project: str, instance: str) -> str:
     """`base_name` as a Docker container or repository name: lower case, no odd characters."""
-    return re.sub(r"[^a-z0-9_.-]+", "-", base_name(project, instance).lower())
+    name = re.sub(r"[^a-z0-9_.-]+", "-", base_name(project, instance).lower()).rstrip("._-")
+    return re.sub(r"[._-]{2,}", lambda run: run[0] if _SEPARATOR.fullmatch(run[0]) else "-", name)
+
+
+_SEPARATOR = re.compile(r"\.|__?|-+")
+"""What Docker allows between two letters or digits of a repository's name."""
 
 
 def short_id(deployment: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from project.database import DbConfig
 from project.kinds import CloudTable
@@ -55,6 +55,8 @@ class LocalTable(DbConfig):
     """HelixDB v3: the image to run; ghcr.io/helixdb/helixdb if it is absent."""
     tag: str | None = None
     """HelixDB v3: the tag of the image; v0.0.4 if it is absent."""
+    pull: str | None = None
+    """HelixDB v3: when its CLI pulls the image."""
     storage: Literal["memory", "disk", "s3"] = "memory"
     """HelixDB v3: where the data is kept. `memory` loses it with the container."""
     s3: S3Storage | None = None
@@ -64,8 +66,10 @@ class LocalTable(DbConfig):
 class EnterpriseTable(DbConfig):
     """An instance on a Helix Enterprise cluster."""
 
-    cluster_id: Name
+    cluster_id: str | None = Field(None, pattern=r"\S")
     """The cluster to deploy to."""
+    database: str | None = Field(None, pattern=r"^(cluster|tenant):[A-Za-z0-9_-]{1,128}$")
+    """cluster:<id> or tenant:<id>, as the newest HelixDB CLI writes it instead of cluster_id."""
     workspace_id: str | None = None
     """The workspace's id."""
     project_id: str | None = None
@@ -86,6 +90,12 @@ class EnterpriseTable(DbConfig):
     """The fewest database machines."""
     max_instances: U64 = 1
     """The most database machines."""
+
+    @model_validator(mode="after")
+    def _names_its_cluster(self) -> EnterpriseTable:
+        if self.cluster_id is None and self.database is None:
+            raise ValueError("the key cluster_id is missing")
+        return self
 
 
 class HelixToml(Table):

@@ -12,7 +12,7 @@ import tomllib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from project.problems import ConfigErrors, Key, Problem, dotted
 
@@ -50,6 +50,30 @@ class TomlError(Exception):
         self.offset = offset
 
 
+class Header(NamedTuple):
+    """A line [a.b] or [[a.b]]."""
+
+    key: Key
+    start: int
+    """Where its first bracket stands."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands in a text, in characters from its start."""
+
+    places: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    """Key path -> offsets of its key and of its value."""
+    ends: dict[Key, int] = field(default_factory=dict)
+    """Key path of a written value -> where that value ends. Tables made by a header have none."""
+    headers: list[Header] = field(default_factory=list)
+    """In the order of the text."""
+    pairs: dict[Key, list[tuple[Key, int, int]]] = field(default_factory=dict)
+    """Key path of an inline table -> its pairs: key path, where the key begins, the value ends."""
+    statements: dict[Key, Key] = field(default_factory=dict)
+    """Key path of every «key = value» line -> the table of the header it stands under."""
+
+
 @dataclass(frozen=True)
 class Document:
     """A TOML text, its values, and where they stand."""
@@ -58,12 +82,16 @@ class Document:
     text: str
     """Without the byte order mark."""
     data: dict[str, Any]
-    places: dict[Key, tuple[int, int]]
-    """Key path -> offsets of its key and of its value."""
+    layout: Layout = field(default_factory=Layout)
     bom: bool = False
     toml_1_1: bool = False
     """It uses what only TOML 1.1 has."""
     _lines: list[int] = field(default_factory=list, repr=False)
+
+    @property
+    def places(self) -> dict[Key, tuple[int, int]]:
+        """Key path -> offsets of its key and of its value."""
+        return self.layout.places
 
     def position(self, key: Key, *, of_value: bool = False) -> tuple[int, int]:
         """Line and column, from 1, of a key (or its value), else of the nearest table above it."""
@@ -136,7 +164,7 @@ def parse(raw: bytes, path: Path = Path("helix.toml")) -> Document:
         scanner.run()
         data, newer = _values(text, scanner.rewording)
     except TomlError as error:
-        found = Document(path, text, {}, {})
+        found = Document(path, text, {})
         line, column = found._line_and_column(min(error.offset, len(text)))
         raise ConfigErrors(
             [
@@ -149,7 +177,7 @@ def parse(raw: bytes, path: Path = Path("helix.toml")) -> Document:
                 )
             ]
         ) from None
-    return Document(path, text, data, scanner.places, bom, newer)
+    return Document(path, text, data, scanner.layout, bom, newer)
 
 
 def _values(text: str, rewording: list[tuple[int, int, str]]) -> tuple[dict[str, Any], bool]:
@@ -199,7 +227,8 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.places: dict[Key, tuple[int, int]] = {}
+        self.layout = Layout()
+        self.places = self.layout.places
         self.rewording: list[tuple[int, int, str]] = []
         """What TOML 1.1 allows, as TOML 1.0: start, end, text instead."""
         self._latest: dict[Key, int] = {}
@@ -221,13 +250,14 @@ class _Scanner:
             if self._take("["):
                 table = self._header()
             else:
-                self._key_and_value(table, 0)
+                self.layout.statements[self._key_and_value(table, 0)] = table
             self._skip(_SPACE)
             self._skip(_COMMENT)
             if self.at < len(self.text) and not self._skip(_NEWLINE):
                 self._fail("expected the end of the line")
 
     def _header(self) -> Key:
+        start = self.at - 1
         array = self._take("[")
         path: Key = ()
         for part, offset in self._key():
@@ -244,6 +274,7 @@ class _Scanner:
             self.places.setdefault(path, at)
         if not self._take("]]" if array else "]"):
             self._fail(f"expected {']]' if array else ']'} after the name of the table")
+        self.layout.headers.append(Header(path, start))
         return path
 
     def _key(self) -> list[tuple[str, int]]:
@@ -264,7 +295,7 @@ class _Scanner:
             if not self._take("."):
                 return parts
 
-    def _key_and_value(self, table: Key, depth: int) -> None:
+    def _key_and_value(self, table: Key, depth: int) -> Key:
         path = table
         for part, offset in self._key():
             path = (*path, part)
@@ -274,6 +305,7 @@ class _Scanner:
         self._skip(_SPACE)
         self.places[path] = (self.places[path][0], self.at)
         self._value(path, depth)
+        return path
 
     def _value(self, path: Key, depth: int) -> None:
         if depth >= MAX_DEPTH or len(path) > 4 * MAX_DEPTH:
@@ -294,11 +326,13 @@ class _Scanner:
             self._inline_table(path, depth)
         elif self._skip(_SCALAR):
             raw = self.text[start : self.at].rstrip()
+            self.at = start + len(raw)
             if _SHORT_TIME.search(raw):
                 after = start + _SHORT_TIME.search(raw).end()  # type: ignore[union-attr]
                 self.rewording.append((after, after, ":00"))
         else:
             self._fail("expected a value")
+        self.layout.ends[path] = self.at
 
     def _array(self, path: Key, depth: int) -> None:
         position = 0
@@ -317,13 +351,16 @@ class _Scanner:
 
     def _inline_table(self, path: Key, depth: int) -> None:
         comma = -1
+        pairs = self.layout.pairs.setdefault(path, [])
         while True:
             self._blank(inline=True)
             if self._take("}"):
                 if comma >= 0:
                     self.rewording.append((comma, comma + 1, " "))
                 return
-            self._key_and_value(path, depth + 1)
+            start = self.at
+            pair = self._key_and_value(path, depth + 1)
+            pairs.append((pair, start, self.at))
             self._blank(inline=True)
             comma = self.at
             if not self._take(","):

@@ -11,10 +11,11 @@ from typing import Any
 from project.config import EnterpriseTable, HelixToml, LocalTable, ProjectTable
 from project.deploy import DeploySettings
 from project.document import Document, read
+from project.eras import ERAS
 from project.find import find_file
 from project.kinds import KIND_ALIASES, KINDS
 from project.problems import ConfigErrors, Key, Problem, dotted
-from project.reading import fields, nearest, read_table
+from project.reading import Forgive, fields, nearest, read_table
 from project.table import Table
 
 GROUPS = ("local", "cloud", "enterprise")
@@ -119,10 +120,11 @@ def inspect_project(path: Path | None = None) -> Project:
 def understand(document: Document) -> Project:
     """What a parsed helix.toml says, right or wrong. Reads nothing more."""
     problems = list(_unknown_tables(document))
+    forgive = _forgiver(document)
     data = document.data
     table: ProjectTable | None = None
     if "project" in data:
-        table, found = read_table(ProjectTable, data["project"], ("project",), document)
+        table, found = read_table(ProjectTable, data["project"], ("project",), document, forgive)
         problems += found
     else:
         problems.append(
@@ -138,7 +140,7 @@ def understand(document: Document) -> Project:
     names = {name for name, _ in places}
     defaults, per_instance = _deploy(document, names, problems)
     instances = tuple(
-        _entry(document, name, key, per_instance.get(name, (DeploySettings(), [])))
+        _entry(document, name, key, per_instance.get(name, (DeploySettings(), [])), forgive)
         for name, key in places
     )
     if not instances:
@@ -197,8 +199,31 @@ def _places(document: Document, problems: list[Problem]) -> Iterator[tuple[str, 
     return iter(sorted(found, key=lambda each: document.places.get(each[1], (0, 0))))
 
 
+def _forgiver(document: Document) -> Forgive:
+    """Tells which generations of HelixDB's CLI read a table and yet do not mind what stands at a
+    key in it: because it knows another form of it, or does not look at it."""
+    complaints = {
+        era.name: [complaint.key for complaint in era.complaints(document.data) if complaint.key]
+        for era in ERAS.values()
+    }
+
+    def forgive(place: Key) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name, keys in complaints.items()
+            if place[0] in ERAS[name].shape.keys
+            and not any(key[: len(place)] == place or place[: len(key)] == key for key in keys)
+        )
+
+    return forgive
+
+
 def _entry(
-    document: Document, name: str, key: Key, deploy: tuple[DeploySettings | None, list[Problem]]
+    document: Document,
+    name: str,
+    key: Key,
+    deploy: tuple[DeploySettings | None, list[Problem]],
+    forgive: Forgive,
 ) -> Entry:
     settings, problems = deploy[0], list(deploy[1])
     if not name:
@@ -211,7 +236,7 @@ def _entry(
         value = value[part]
     table: Table | None = None
     if model is not None:
-        table, found = read_table(model, value, key, document)
+        table, found = read_table(model, value, key, document, forgive)
         problems += found
     return Entry(
         name,

@@ -29,6 +29,8 @@ class Problem(Record):
     expected: str = ""
     fix: str = ""
     """What to type next."""
+    accepted_by: tuple[str, ...] = ()
+    """The generations of HelixDB's CLI that do not mind; why this is only a warning."""
 
     @property
     def where(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -28,8 +28,16 @@ def nearest(word: str, known: Iterator[str] | list[str]) -> str:
     return near[0] if near else ""
 
 
+Forgive = Callable[[Key], tuple[str, ...]]
+"""A key path -> the generations of HelixDB's CLI that do not mind what stands there."""
+
+
+def _never(key: Key) -> tuple[str, ...]:
+    return ()
+
+
 def read_table(
-    cls: type[T], value: Any, key: Key, document: Document
+    cls: type[T], value: Any, key: Key, document: Document, forgive: Forgive = _never
 ) -> tuple[T | None, list[Problem]]:
     """Read one table.
 
@@ -37,6 +45,7 @@ def read_table(
         cls: its model.
         value: what the file has there.
         key: where that is.
+        forgive: what it does not mind is left out with a warning, and is no error.
 
     Returns:
         The model, or None if a problem is an error; and all problems, warnings included.
@@ -49,13 +58,63 @@ def read_table(
     spelling: dict[Key, Key] = {}
     problems: list[Problem] = []
     adapted = _adapt(cls, value, key, key, document, problems, spelling)
-    try:
-        return cls.model_validate(adapted), problems
-    except ValidationError as error:
-        found = [
-            _problem(details, cls, key, adapted, spelling, document) for details in error.errors()
-        ]
-        return None, problems + found
+    while True:
+        try:
+            return cls.model_validate(adapted), problems
+        except ValidationError as error:
+            adapted, fatal = _forgiven(
+                error, cls, key, adapted, spelling, document, forgive, problems
+            )
+        if fatal:
+            return None, problems
+
+
+def _forgiven(
+    error: ValidationError,
+    cls: type[Table],
+    key: Key,
+    table: dict[str, Any],
+    spelling: dict[Key, Key],
+    document: Document,
+    forgive: Forgive,
+    problems: list[Problem],
+) -> tuple[dict[str, Any], bool]:
+    """Note what is wrong; give the table without what is forgiven, and whether anything is not."""
+    fatal = False
+    for details in error.errors():
+        problem, place = _problem(details, cls, key, spelling, document)
+        location = _location(details)
+        accepted_by = forgive(place) if location else ()
+        if accepted_by:
+            problem = problem.model_copy(
+                update={
+                    "severity": "warning",
+                    "code": "ignored",
+                    "message": f"{problem.message}, and is ignored as HelixDB "
+                    f"{', '.join(accepted_by)} does",
+                    "accepted_by": accepted_by,
+                }
+            )
+            table = _without(table, location)
+        fatal = fatal or not accepted_by
+        problems.append(problem)
+    return table, fatal
+
+
+def _location(details: ErrorDetails) -> Key:
+    """Where in the table what is wrong stands: for a missing key, what it is missing from."""
+    location = tuple(part for part in details["loc"] if part != "[key]")
+    return location[:-1] if details["type"] == "missing" else location
+
+
+def _without(table: dict[str, Any], location: Key) -> dict[str, Any]:
+    """A copy of the table in which the value at a place is gone."""
+    first = location[0]
+    assert isinstance(first, str)
+    inner = table.get(first)
+    if len(location) > 1 and isinstance(inner, dict):
+        return {**table, first: _without(inner, location[1:])}
+    return {name: value for name, value in table.items() if name != first}
 
 
 def _tables_in(annotation: Any) -> tuple[str, type[Table]] | None:
@@ -180,11 +239,10 @@ def _problem(
     details: ErrorDetails,
     cls: type[Table],
     key: Key,
-    value: dict[str, Any],
     spelling: dict[Key, Key],
     document: Document,
-) -> Problem:
-    """A validation error as a problem of the file."""
+) -> tuple[Problem, Key]:
+    """A validation error as a problem of the file, and where it stands."""
     location = tuple(part for part in details["loc"] if part != "[key]")
     place = _written((*key, *location), spelling)
     context = details.get("ctx", {})
@@ -192,13 +250,14 @@ def _problem(
     if kind == "missing":
         name = str(location[-1])
         holder = _written((*key, *location[:-1]), spelling)
-        return document.problem(
+        problem = document.problem(
             holder,
             f"the key {name} is missing",
             code="missing-key",
             expected=_expected_of(cls, location),
             fix=f"add {name} to [{dotted(holder)}]",
         )
+        return problem, holder
     found = details["input"]
     expected = _EXPECTED.get(kind, "")
     if kind in ("literal_error", "enum"):
@@ -207,12 +266,15 @@ def _problem(
         expected = _expected_of(cls, location) or details["msg"].removeprefix("Input should be ")
     elif kind == "string_pattern_mismatch":
         expected = f"text that matches {context['pattern']}"
+    elif kind == "value_error" and not location:
+        return document.problem(place, str(context["error"])), place
     elif kind == "value_error":
         expected = str(context["error"])
-    elif kind == "string_too_short":
-        return document.problem(
+    if kind == "string_too_short" or (isinstance(found, str) and not found.strip()):
+        empty = document.problem(
             place, "this must not be empty", of_value=True, code="empty", expected="text"
         )
+        return empty, place
     fix = ""
     if kind == "literal_error" and isinstance(found, str):
         near = nearest(found.lower(), _choices(context))
@@ -223,7 +285,7 @@ def _problem(
         bare = found.strip().lower()
         if bare.isdigit() or bare in ("true", "false"):
             fix = f"write it without quotes: {bare}"
-    return document.problem(
+    problem = document.problem(
         place,
         f"this is {_what(found)}",
         of_value=True,
@@ -231,6 +293,7 @@ def _problem(
         expected=expected or details["msg"],
         fix=fix,
     )
+    return problem, place
 
 
 _EXPECTED = {

@@ -38,7 +38,7 @@ from project.deploy import (
 )
 from project.kinds import Fly, Kind, Runtime
 from project.load import Entry, Project
-from project.problems import ConfigErrors
+from project.problems import ConfigErrors, dotted
 from project.reading import fields, nearest
 from project.table import Table
 
@@ -50,6 +50,9 @@ V3_IMAGE = "ghcr.io/helixdb/helixdb"
 V3_TAG = "v0.0.4"
 V3_DATA = "/var/lib/helix"
 V2_DATA = "/data"
+
+PLACEHOLDERS = {"", "YOUR_CLUSTER_ID"}
+"""What HelixDB's CLI writes as `cluster_id` until there is a cluster."""
 
 Nature = Literal["v2", "v3", "container", "bundle"]
 """What a project is made of: HelixDB v2 queries to compile, a prebuilt HelixDB v3, any other
@@ -81,14 +84,41 @@ def resolve(project: Project, name: str) -> Instance:
         )
     if entry.errors or entry.table is None or project.table is None:
         raise ConfigErrors(entry.errors or project.problems)
-    settings = _merged(project.deploy, entry.deploy)
-    what = nature(project, entry, settings)
+    what = nature(project, entry)
+    refused = [
+        problem.model_copy(update={"severity": "error"})
+        for problem in entry.problems
+        if problem.accepted_by and what in _READERS and not _READERS[what] & {*problem.accepted_by}
+    ]
+    if refused:
+        raise ConfigErrors(refused)
+    cluster = getattr(entry.table, "cluster_id", None)
+    if cluster is not None and cluster.strip() in PLACEHOLDERS:
+        raise ConfigurationError(
+            f"«{name}» has no cluster yet: cluster_id is «{cluster}»",
+            hint=f'helix set {name}.cluster_id "…" with the id of your cluster',
+        )
+    return assemble(project, entry, what)
+
+
+_READERS = {"v2": {"v2.0", "v2.1", "v2.3"}, "v3": {"v3"}}
+"""The CLI generations whose settings count for what an instance is made of."""
+
+
+def assemble(project: Project, entry: Entry, what: Nature) -> Instance:
+    """The instance of a right entry, given what it is made of.
+
+    Raises:
+        ConfigurationError: its settings contradict each other.
+    """
+    assert entry.table is not None
+    settings = merged(project.deploy, entry.deploy)
     make = {"v2": _helix_v2, "v3": _helix_v3, "bundle": _bundle, "container": _container}[what]
     values: dict[str, Any] = {
         "project": project.name,
         "name": entry.name,
         "target": _target(entry),
-        "build_mode": str(getattr(entry.table, "build_mode", "")),
+        "build_mode": _build_mode(entry, what),
         "registry": _registry(entry, settings),
         **make(project, entry, settings),
     }
@@ -98,7 +128,14 @@ def resolve(project: Project, name: str) -> Instance:
     return Instance.model_validate(values)
 
 
-def nature(project: Project, entry: Entry, settings: DeploySettings) -> Nature:
+def _build_mode(entry: Entry, what: Nature) -> str:
+    """The build mode, which only HelixDB v2 has unless the file says one."""
+    if what == "v2" or "build_mode" in entry.value:
+        return str(getattr(entry.table, "build_mode", ""))
+    return ""
+
+
+def nature(project: Project, entry: Entry) -> Nature:
     """What the instance is made of.
 
     In this order: what [deploy] says under build; what the kind's table says (`image`, v3's keys,
@@ -108,7 +145,7 @@ def nature(project: Project, entry: Entry, settings: DeploySettings) -> Nature:
     Raises:
         ConfigurationError: none of these.
     """
-    build = settings.build
+    build = merged(project.deploy, entry.deploy).build
     if entry.kind in ("helix", "enterprise"):
         return "bundle"
     if build is not None and build.kind is not None:
@@ -130,7 +167,7 @@ def nature(project: Project, entry: Entry, settings: DeploySettings) -> Nature:
         return "v2" if said & {"build_mode", *fields(DbConfig)} else "v3"
     raise ConfigurationError(
         f"there is nothing to run on «{entry.name}»: no Dockerfile, no .hx files, no image",
-        hint=f'add a Dockerfile, or [deploy.{entry.name}.build] with image = "…"',
+        hint=f'add a Dockerfile, or [{dotted(("deploy", entry.name, "build"))}] with image = "…"',
     )
 
 
@@ -190,7 +227,12 @@ def _helix_v3(project: Project, entry: Entry, settings: DeploySettings) -> dict[
         name = f"{docker_name(project.name, entry.name)}-data"
         volumes = (Volume(mount=V3_DATA, name=name),)
     secrets: dict[str, str] = {}
-    if table.storage == "s3" and table.s3 is not None:
+    if table.storage == "s3" and table.s3 is None:
+        raise ConfigurationError(
+            f"«{entry.name}» keeps its data in object storage, but does not say where",
+            hint=f'add [{dotted(("local", entry.name, "s3"))}] with bucket = "…"',
+        )
+    if table.s3 is not None and table.storage == "s3":
         env |= _s3_env(table.s3)
         secrets = {name: f"env:{name}" for name in _AWS_CREDENTIALS if os.environ.get(name)}
     return {
@@ -242,7 +284,7 @@ def _container(project: Project, entry: Entry, settings: DeploySettings) -> dict
     if build.kind == "image" and not image:
         raise ConfigurationError(
             f"«{entry.name}» is to run a prebuilt image, but none is named",
-            hint=f'add image = "…" to [deploy.{entry.name}.build]',
+            hint=f'add image = "…" to [{dotted(("deploy", entry.name, "build"))}]',
         )
     port = None if isinstance(table, LocalTable) else getattr(table, "port", None)
     publish = getattr(table, "publish", None)
@@ -331,7 +373,7 @@ def _registry_settings(table: RegistryTable) -> dict[str, JsonValue]:
 # --- what [deploy] says --------------------------------------------------------------------------
 
 
-def _merged(defaults: DeploySettings, own: DeploySettings) -> DeploySettings:
+def merged(defaults: DeploySettings, own: DeploySettings) -> DeploySettings:
     """The settings of [deploy.<instance>] on top of those of [deploy]: tables are merged key by
     key, anything else is replaced."""
 
