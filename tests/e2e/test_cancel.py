@@ -1,0 +1,42 @@
+"""A cancel during any step cleans up; a second push is refused and told who is first."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.machine import Project, eventually
+
+pytestmark = pytest.mark.engine
+
+
+def phase(project: Project) -> str:
+    """What the running deployment is at."""
+    document = project.helix("status", "dev", "--json").document
+    running = document.get("deployment") or document["instances"][0].get("deployment")
+    return str(running["phase"]) if running else ""
+
+
+def test_a_second_push_exits_5_and_names_the_first(project: Project) -> None:
+    project.behave("1", "silent")
+    first = project.begin_push()
+    eventually(lambda: phase(project), what="the first push")
+    project.behave("2")
+    second = project.push(expect=5)
+    assert "helix cancel" in second.text and "helix follow" in second.text
+    first.communicate(timeout=120)
+    assert first.returncode == 3
+
+
+def test_a_cancelled_release_is_undone(project: Project) -> None:
+    project.behave("1")
+    project.push()
+    project.behave("2", "silent")
+    pushing = project.begin_push()
+    eventually(lambda: phase(project) == "health-check", what="the health check")
+    project.helix("cancel", "dev", "--reason", "wrong version")
+    pushing.communicate(timeout=60)
+    assert pushing.returncode == 7
+    assert project.version() == "1"
+    assert project.history()[0]["progress"]["outcome"] == "cancelled"
+    running = [one for one in project.containers() if one.labels.get("helix.role") == "app"]
+    assert [one.labels["helix.release"] for one in running] == ["1"]
