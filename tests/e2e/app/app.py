@@ -4,6 +4,8 @@
                                      exits: ends at once, with a last word
                                      silent: runs, and never listens
                                      broken: answers 500
+"slow": seconds an answer takes      "slow_start": seconds before it listens
+"stubborn": true, does not hear SIGTERM
 """
 
 import json
@@ -57,6 +59,7 @@ def main():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         while True:
             time.sleep(1)
+    time.sleep(BEHAVIOUR.get("slow_start", 0))
     server = Server(("0.0.0.0", 8080), Answer)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever()
