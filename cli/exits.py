@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from model.deployment import Outcome
 from model.errors import HelixError
 
 
@@ -29,11 +28,12 @@ class Exit(IntEnum):
 
 
 BY_OUTCOME = {
-    Outcome.SUCCEEDED: Exit.DONE,
-    Outcome.ROLLED_BACK: Exit.ROLLED_BACK,
-    Outcome.NEEDS_ATTENTION: Exit.NEEDS_ATTENTION,
-    Outcome.CANCELLED: Exit.CANCELLED,
+    "succeeded": Exit.DONE,
+    "rolled-back": Exit.ROLLED_BACK,
+    "needs-attention": Exit.NEEDS_ATTENTION,
+    "cancelled": Exit.CANCELLED,
 }
+"""By `model.deployment.Outcome`; as text, since pydantic is slow to import."""
 
 BY_CODE = {
     "ConfigurationError": Exit.USAGE,
@@ -48,12 +48,6 @@ class Usage(HelixError):
     """What was typed cannot be done; nothing was changed."""
 
     code = "ConfigurationError"
-
-
-class Unreachable(HelixError):
-    """Temporal does not answer, or no worker does."""
-
-    code = "Unreachable"
 
 
 class AlreadyDeploying(HelixError):

@@ -23,7 +23,7 @@ COMMANDS = {
     "status": ("cli.status:status", "What runs, and what is being deployed."),
     "history": ("cli.history:history", "Earlier deployments and releases."),
     "logs": ("cli.logs:logs", "What the running release, or a build, printed."),
-    "follow": ("cli.attach:follow", "Watch a deployment that is already running."),
+    "follow": ("cli.follow:follow", "Watch a deployment that is already running."),
     "rollback": ("cli.rollback:rollback", "Go back to an earlier release."),
     "retry": ("cli.retry:retry", "Continue a failed deployment where it failed."),
     "cancel": ("cli.cancel:cancel", "Stop a running deployment and undo it."),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from model.base import Record
+from model.errors import HelixError
 from model.names import short_id
 
 if TYPE_CHECKING:
-    from temporalio.client import Client
+    from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 R = TypeVar("R")
 
@@ -101,3 +103,36 @@ def link(ui: str, namespace: str, workflow_id: str, run_id: str) -> str:
         return ""
     parts = (namespace, "workflows", workflow_id, run_id, "history")
     return f"{ui.rstrip('/')}/namespaces/" + "/".join(quote(part, safe="") for part in parts)
+
+
+async def ended(handle: WorkflowHandle[Any, Any]) -> None:
+    """Wait until a run is over, however it ends."""
+    from temporalio.client import WorkflowFailureError
+
+    with suppress(WorkflowFailureError):
+        await handle.result(follow_runs=False)
+
+
+def failed(error: WorkflowFailureError) -> HelixError:
+    """What ended a workflow that is not followed, as an error with its hint."""
+    from temporalio.exceptions import ActivityError, ApplicationError
+
+    from model.deployment import Failure
+    from model.errors import error_classes
+
+    cause: BaseException | None = error.cause
+    if isinstance(cause, ActivityError):
+        cause = cause.cause
+    if not isinstance(cause, ApplicationError):
+        return HelixError(str(cause))
+    failure = Failure(step="", code=cause.type or HelixError.code, message=cause.message)
+    if cause.details:
+        with suppress(ValueError):
+            failure = Failure.model_validate(cause.details[0])
+    kinds = {one.code: one for one in error_classes()}
+    return kinds.get(failure.code, HelixError)(
+        failure.message,
+        hint=failure.hint,
+        request_id=failure.request_id,
+        evidence=failure.evidence,
+    )

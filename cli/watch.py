@@ -53,6 +53,8 @@ STEP_OF = {
 """Activity -> the step it belongs to. The others keep the books."""
 CONTINUED = {"start_release"}
 """Activities that do not end their step when they end."""
+TASK = "workflow task"
+"""The key of the deployment's own next move, among the work that waits for a worker."""
 BY_A_WORKER = {
     "workflow_task_completed_event_attributes",
     "activity_task_started_event_attributes",
@@ -128,7 +130,8 @@ class Stalled(Record):
     event: Literal["stalled"] = "stalled"
     at: datetime
     what: str = ""
-    """`worker`, `temporal`, or empty when all is well again."""
+    """`worker`: none drives the deployment. `step`: none has taken an activity, for all are busy or
+    gone. `temporal`: the server. Empty: all is well again."""
     detail: str = ""
 
 
@@ -218,7 +221,7 @@ class Reader:
                         continue
                     self._all_is_well(emit, "temporal")
                     if event.WhichOneof("attributes") in BY_A_WORKER:
-                        self._all_is_well(emit, "worker")
+                        self._all_is_well(emit, "worker", "step")
                     read = event.event_id
                     for said in await self._said(event):
                         emit(said)
@@ -479,17 +482,17 @@ class Reader:
         self._untaken = {key: self._untaken.get(key, now) for key in waiting}
         overdue = [key for key, since in self._untaken.items() if now - since >= PATIENCE]
         if overdue:
-            self._stall(emit, "worker", waiting[overdue[0]])
+            self._stall(emit, "worker" if overdue[0] == TASK else "step", waiting[overdue[0]])
         elif not waiting:
-            self._all_is_well(emit, "worker")
+            self._all_is_well(emit, "worker", "step")
 
     def _stall(self, emit: Callable[[Event], None], what: str, detail: str) -> None:
         if self._stalled != what:
             self._stalled = what
             emit(Stalled(at=datetime.now(UTC), what=what, detail=detail))
 
-    def _all_is_well(self, emit: Callable[[Event], None], what: str) -> None:
-        if self._stalled == what:
+    def _all_is_well(self, emit: Callable[[Event], None], *what: str) -> None:
+        if self._stalled in what:
             self._stalled = ""
             emit(Stalled(at=datetime.now(UTC)))
 
@@ -536,8 +539,7 @@ def _waiting_work(
         raw.HasField("pending_workflow_task")
         and task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
     ):
-        # The attempt is left out of the key: a worker that is gone is a new attempt now and then.
-        found.append(("task", "no worker answers"))
+        found.append((TASK, "no worker answers"))
     for info in raw.pending_activities:
         if (
             info.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.worker import Worker
@@ -18,9 +19,11 @@ from cli import watch as watching
 from cli.exits import Exit
 from cli.runs import DEPLOY, running
 from cli.watch import Attempt, Beat, Ended, Event, Stalled, Started, StepChanged, Turned, watch
-from model.deployment import Outcome, StepState
+from model.artifact import Artifact
+from model.deployment import Heartbeat, Outcome, StepState
 from model.instance import Step
-from tests.workflow.world import World, failure, request
+from model.steps import PushInput
+from tests.workflow.world import PUSHED, World, failure, request
 from workflows.deploy import DeployWorkflow
 
 pytestmark = pytest.mark.temporal
@@ -170,7 +173,7 @@ async def test_a_run_that_was_terminated_is_never_called_rolled_back(temporal: C
     world = World(slow={"build": 60}, watch="build")
     async with deployment(temporal, world) as (handle, _):
         await asyncio.wait_for(world.started.wait(), 20)
-        await handle.terminate("by hand")
+        await handle.terminate(reason="by hand")
         end = last(await events_of(temporal, handle))
     assert (end.outcome, end.exit) == ("lost", Exit.NEEDS_ATTENTION)
     assert end.failure is not None
@@ -191,13 +194,6 @@ async def test_who_holds_the_lock_is_known_while_it_is_held(temporal: Client) ->
 
 
 async def test_heartbeats_are_told_as_progress(temporal: Client) -> None:
-    from temporalio import activity
-
-    from model.artifact import Artifact
-    from model.deployment import Heartbeat
-    from model.steps import PushInput
-    from tests.workflow.world import PUSHED
-
     @activity.defn(name="push")
     async def slow_push(given: PushInput) -> Artifact:
         for done in range(8):

@@ -1,0 +1,89 @@
+"""`helix history`: earlier deployments, and which of them can be gone back to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import output
+from model.names import short_id
+
+if TYPE_CHECKING:
+    from model.deployment import DeploymentRecord
+
+
+def history(
+    context: typer.Context,
+    instance: Annotated[
+        str, typer.Argument(help="The instance; the only one, or the only cloud one, if left out.")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
+    json: output.Json = False,
+) -> None:
+    """Deployments of an instance, newest first; «*» marks the release that should be running.
+
+    \b
+    Examples:
+      helix history
+      helix history production --limit 5 --json
+    """
+    from cli.choose import choose
+    from cli.find import key_of
+    from ledger.ledger import Ledger
+    from project.load import load_project
+    from worker.settings import load
+
+    project = load_project()
+    key = key_of(project, choose(project, instance))
+    ledger = Ledger(load().ledger_url)
+    records = ledger.history(key, limit=limit)
+    current = ledger.current_release(key)
+    running = current.deployment if current else ""
+    if json:
+        output.document({"instance": key, "deployments": [_facts(one, running) for one in records]})
+        return
+    if not records:
+        output.note(f"{key} was never deployed; run: helix push")
+        return
+    rows = [_row(record, running) for record in records]
+    output.table(("", "release", "id", "trigger", "by", "when", "took", "outcome", ""), rows)
+
+
+def _facts(record: DeploymentRecord, running: str) -> dict[str, Any]:
+    facts = record.model_dump(mode="json", include={"deployment", "number", "retired"})
+    return facts | {
+        "current": record.deployment == running,
+        "trigger": record.request.trigger,
+        "by": record.request.actor,
+        "reason": record.request.reason,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "outcome": record.progress.outcome,
+        "artifact": record.progress.artifact.identity if record.progress.artifact else "",
+        "failure": record.progress.failure.model_dump() if record.progress.failure else None,
+    }
+
+
+def _row(record: DeploymentRecord, running: str) -> tuple[str, ...]:
+    request, progress = record.request, record.progress
+    took = "-"
+    if record.ended_at is not None:
+        took = output.seconds((record.ended_at - record.started_at).total_seconds())
+    trigger: str = request.trigger.value
+    if request.of_release:
+        trigger += f" to {request.of_release}"
+    about = request.reason
+    if progress.failure is not None:
+        about = str(progress.failure).splitlines()[0]
+    return (
+        "*" if record.deployment == running else "",
+        str(record.number),
+        short_id(record.deployment),
+        trigger,
+        request.actor,
+        output.ago(record.started_at),
+        took,
+        progress.outcome.value if progress.outcome else "running",
+        about,
+    )
