@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from builders.base import Builder, BuildJob
 from builders.dockerfile import Dockerfile
+from builders.images import pull
 from builders.output import Output, attended
 from model.errors import BuildFailed, ConfigurationError, HelixError
 
@@ -40,6 +42,11 @@ class CommandBuilder(Builder):
         """
         dockerfile = job.context / job.settings.dockerfile
         parsed = Dockerfile(_read(dockerfile))
+        for base in parsed.bases(job.settings.args, job.settings.target):
+            # BuildKit speaks plain HTTP to loopback, whatever the registry there speaks; the
+            # engine finds out, and BuildKit then takes the image from it.
+            if re.match(r"(127\.|localhost:|\[::1\])", base):
+                pull(base, job.logins, Output(job).line, job.beat, platform=job.settings.platform)
         with tempfile.TemporaryDirectory(prefix="helix-build-", dir=job.scratch) as folder:
             scratch = Path(folder)
             file = dockerfile

@@ -29,7 +29,7 @@ TABLE: tuple[tuple[str, type[HelixError]], ...] = (
     (r"unknown instruction|dockerfile parse error|failed to compute cache key", BuildFailed),
     (r"no active session", ConfigurationError),
     (r"port is already allocated|address already in use", Conflict),
-    (r"is the docker daemon running", PlatformUnhealthy),
+    (r"docker daemon.{0,4} running|connect to the docker (api|daemon)", PlatformUnhealthy),
     (r"x509:|certificate signed by|server gave http response to https client", ConfigurationError),
     (r"invalid reference format|no matching manifest for|invalid mount config", ConfigurationError),
     (r"token (has|is) expired|expired ?token", AuthExpired),

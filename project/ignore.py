@@ -71,7 +71,8 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
         elif char == "?":
             expression, how = expression + "[^/]", "regex"
         elif char == "\\":
-            expression += re.escape(pattern[i : i + 1] or "\\")
+            # What follows means what it means in a regular expression: that is what Docker does.
+            expression += "\\" + (pattern[i : i + 1] or "\\")
             how, i = ("regex", i + 1) if i < len(pattern) else (how, i)
         elif char in "[]":
             expression, how = expression + char, "regex"

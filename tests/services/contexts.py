@@ -37,7 +37,9 @@ IGNORE_CASES: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("d/*/a.txt\n", _TREE, tuple(f for f in _TREE if f != "d/e/a.txt")),
     ("**/e/**\n", _TREE, tuple(f for f in _TREE if not f.startswith("d/e/"))),
     ("x*\n", _TREE, tuple(f for f in _TREE if not f.startswith("x"))),
-    ("\\a.txt\n", _TREE, tuple(f for f in _TREE if f != "a.txt")),
+    ("\\a.txt\n", _TREE, _TREE),
+    ("\\*.txt\n", _TREE, _TREE),
+    ("b\\.md\n", _TREE, tuple(f for f in _TREE if f != "b.md")),
     ("d/e*\n!d/e/a.txt\n", _TREE, tuple(f for f in _TREE if f != "d/e/f/c.go")),
     ("D\n", _TREE, _TREE),
 ]
