@@ -54,7 +54,12 @@ class DemoRegistry:
     @property
     def ca(self) -> Path:
         """The authority that signed its certificate."""
-        return self.folder / "inside" / "ca.pem"
+        return self._inside / "ca.pem"
+
+    @property
+    def _inside(self) -> Path:
+        """What the container has under `INSIDE`."""
+        return self.folder / INSIDE.lstrip("/")
 
     @property
     def password(self) -> Path:
@@ -73,7 +78,7 @@ class DemoRegistry:
             create = ["docker", "create", "--name", self.name, "--label", "helix.demo=registry"]
             mend = "see that the engine works (docker version), then run make demo again"
             run([*create, "-p", f"{self.host}:5000", IMAGE], mend=mend)
-            run(["docker", "cp", f"{self.folder / 'inside'}/.", f"{self.name}:{INSIDE}"], mend=mend)
+            run(["docker", "cp", f"{self.folder / 'etc'}/.", f"{self.name}:/etc"], mend=mend)
         if state != "running":
             mend = f"see why: docker logs {self.name}; then: make demo-down demo"
             run(["docker", "start", self.name], mend=mend)
@@ -89,7 +94,7 @@ class DemoRegistry:
         return run([*command, "--format", "{{.State}}"], mend="docker version").strip() or None
 
     def _make_files(self) -> None:
-        inside = self.folder / "inside"
+        inside = self._inside
         make_certificates(inside, name="helix demo authority", days=365)
         password = secrets.token_urlsafe(24)
         _write_private(self.password, password)
