@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,7 @@ class BuildActivities:
                     tag=f"{docker_name(instance.project, instance.name)}:{tag}",
                     labels={LABEL_BUILT_FROM: built_from, LABEL_DEPLOYMENT: given.deployment},
                     secrets={
-                        key: services.secret(reference)
+                        key: services.secret(instance, reference)
                         for key, reference in settings.secrets.items()
                     },
                     logins=_logins(registry, text, instance),
@@ -197,7 +198,9 @@ class BuildActivities:
         ours = origin.host == registry.host and instance.registry is not None
         settings = instance.registry.settings if ours and instance.registry else {}
         target = RegistryTarget(repository=origin.repository, settings=settings)
-        context = RegistryContext(secret=self._services.secret, report=beat.report)
+        context = RegistryContext(
+            secret=partial(self._services.secret, instance), report=beat.report
+        )
         where = OciRegistry(target, context)
         try:
             digest = where.find(origin.version)

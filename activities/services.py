@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,8 @@ class Services:
     """Where logs grow while a step runs."""
     scratch_dir: Path
     """Where a build unpacks its source; emptied when the worker starts."""
-    secret: Callable[[str], SecretStr]
-    """Resolves a secret reference.
+    secret: Callable[[Instance, str], SecretStr]
+    """Resolves a secret reference of an instance.
 
     Raises:
         ConfigurationError: it leads nowhere.
@@ -54,7 +55,7 @@ class Services:
         registry_class = REGISTRIES.load(target.kind)
         check_settings(registry_class.Settings, target.settings, f"registry of {instance.key}")
         registry: Registry = registry_class(
-            target, RegistryContext(secret=self.secret, report=beat.report)
+            target, RegistryContext(secret=partial(self.secret, instance), report=beat.report)
         )
         try:
             yield registry
@@ -70,7 +71,7 @@ class Services:
         provider_class = PROVIDERS.load(instance.target.kind)
         check_settings(provider_class.Settings, instance.target.settings, instance.key)
         context = Context(
-            secret=self.secret,
+            secret=partial(self.secret, instance),
             pull=lambda: self._pull_credentials(instance),
             report=beat.report,
         )

@@ -31,7 +31,7 @@ class ValidateActivities:
         request, instance = given.request, given.request.instance
         services = self._services
         for reference in {**instance.secrets, **instance.build.secrets}.values():
-            services.secret(reference)
+            services.secret(instance, reference)
         builder = ""
         if request.artifact is None and instance.build.kind != "image":
             from activities.build import check_build

@@ -26,7 +26,7 @@ def open_provider(instance: Instance) -> Iterator[CloudProvider]:
 
     kind = PROVIDERS.load(instance.target.kind)
     check_settings(kind.Settings, instance.target.settings, instance.key)
-    env_file = load().env_file
+    env_file = load().env_file(instance.key)
     context = Context(secret=lambda reference: secrets.resolve(reference, extra_env_file=env_file))
     provider: CloudProvider = kind(instance, context)
     try:

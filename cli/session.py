@@ -79,7 +79,7 @@ async def open_session(
     try:
         if for_work is not None:
             if found.embedded:
-                stack.hand_over_env(variables(for_work), environment())
+                stack.hand_over_env(for_work.key, variables(for_work), environment())
             await _require_workers(session, for_work)
         yield session
     except RPCError as error:

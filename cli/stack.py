@@ -135,7 +135,8 @@ def stop(say: Callable[[str], None] = lambda text: None) -> bool:
             if (running := daemon.find(state / f"{name}.json")) is not None:
                 running.stop(grace)
                 stopped = True
-        (state / "worker.env").unlink(missing_ok=True)
+        for file in (state / "env").glob("*.env"):
+            file.unlink(missing_ok=True)
     return stopped
 
 
@@ -152,18 +153,27 @@ async def connect(stack: Stack) -> Client:
     return await connect()
 
 
-def hand_over_env(names: Iterable[str], environ: Mapping[str, str] = os.environ) -> None:
-    """Give the embedded worker the values of variables that `env:` secret references name.
+def hand_over_env(
+    instance_key: str, names: Iterable[str], environ: Mapping[str, str] = os.environ
+) -> None:
+    """Give the embedded worker the values of variables that an instance's `env:` secret references
+    name.
 
     The worker was started by another shell, perhaps days ago. The values go into a file that only
     its owner can read; those of variables that this shell does not have stay as they were.
+
+    Args:
+        instance_key: `Instance.key`.
+        names: the variables.
+        environ: where their values are.
     """
     values = {name: environ[name] for name in names if name in environ}
     if not values:
         return
     state = _state_dir()
     with _locked(state, name="env.lock"):
-        file = state / "worker.env"
+        file = paths.env_file(state, instance_key)
+        paths.private_dir(file.parent)
         lines = dict(_env_lines(file)) | {name: _quoted(value) for name, value in values.items()}
         paths.write_private(file, "".join(f"{key}={lines[key]}\n" for key in sorted(lines)))
 

@@ -109,7 +109,7 @@ def resolve(
     scheme, parts = _parse(reference)
     found = dict(os.environ if environ is None else environ)
     if extra_env_file is not None:
-        found = {**_env_file(extra_env_file), **found}
+        found = {**read_env_file(extra_env_file), **found}
     lookup = Lookup(reference, parts, found)
     try:
         value = scheme.read(lookup)
@@ -150,7 +150,12 @@ def _parse(reference: str) -> tuple[Scheme, dict[str, str]]:
     return scheme, {key: value for key, value in match.groupdict().items() if value is not None}
 
 
-def _env_file(path: Path) -> dict[str, str]:
+def read_env_file(path: Path) -> dict[str, str]:
+    """The values in a `.env` file; none if there is no such file.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
     from dotenv import dotenv_values
 
     try:

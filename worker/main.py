@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from temporalio.worker import Worker
@@ -42,7 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pydantic import SecretStr
     from temporalio.client import Client
+
+    from model.instance import Instance
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +65,14 @@ def make_services(settings: Settings) -> Services:
         queue=settings.own_queue,
         logs_dir=settings.logs_dir,
         scratch_dir=scratch,
-        secret=lambda reference: secrets.resolve(reference, extra_env_file=settings.env_file),
+        secret=partial(_secret, settings),
     )
+
+
+def _secret(settings: Settings, instance: Instance, reference: str) -> SecretStr:
+    """What the command line handed over is newer than the environment we were started with."""
+    handed_over = secrets.read_env_file(settings.env_file(instance.key))
+    return secrets.resolve(reference, environ={**os.environ, **handed_over})
 
 
 def activities_of(services: Services) -> list[Callable[..., Any]]:

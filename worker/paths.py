@@ -19,6 +19,14 @@ def cache_dir() -> Path:
     return _base("XDG_CACHE_HOME", ".cache") / "helix-deploy"
 
 
+def env_file(state: Path, instance_key: str) -> Path:
+    """Where the values of an instance's `env:` secret references are handed to the worker. One
+    file an instance: two projects may use one name for different secrets."""
+    from hashlib import sha256
+
+    return state / "env" / f"{sha256(instance_key.encode()).hexdigest()[:24]}.env"
+
+
 def private_dir(path: Path) -> Path:
     """Make a folder that only its owner may enter; one that is there stays as it is.
 

@@ -97,10 +97,10 @@ class Settings(BaseSettings):
         """Where the logs of running steps grow."""
         return paths.private_dir(self.state_dir / "logs")
 
-    @property
-    def env_file(self) -> Path:
-        """Values of `env:` secret references that the CLI handed over. It may not exist."""
-        return self.state_dir / "worker.env"
+    def env_file(self, instance_key: str) -> Path:
+        """Where the command line hands over values of an instance's `env:` secret references. The
+        file may not exist."""
+        return paths.env_file(self.state_dir, instance_key)
 
 
 def load(**overrides: Any) -> Settings:

@@ -65,7 +65,7 @@ class World:
             queue="test",
             logs_dir=folder / "logs",
             scratch_dir=folder / "scratch",
-            secret=lambda reference: SecretStr(reference),
+            secret=lambda instance, reference: SecretStr(reference),
         )
         self.services.scratch_dir.mkdir()
         self.beats: list[Any] = []
@@ -251,11 +251,11 @@ def test_a_private_base_in_our_own_registry_is_fetched_with_its_credentials(
     world: World, tmp_path: Path
 ) -> None:
     with secured_registry(tmp_path / "secured") as registry:
-        world.services.secret = registry.context.secret
+        world.services.secret = lambda instance, reference: registry.context.secret(reference)
         target = registry.target("base")
         base = world.build(world.request(target))
         assert base.image is not None
-        context = RegistryContext(secret=world.services.secret)
+        context = RegistryContext(secret=SecretStr)
         where = OciRegistry(target, context)
         push_from_engine(where, None, base.image, "1", lambda text, done, of: None)
         where.close()
