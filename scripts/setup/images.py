@@ -36,6 +36,8 @@ class StandIn:
     """With the standard library."""
     changes: tuple[str, ...] = ()
     """Lines of a Dockerfile."""
+    folders: tuple[str, ...] = ()
+    """That are there in the public image, for files that are put in later."""
     paths: dict[str, str] = field(default_factory=dict)
     """Program -> where the public image has it, where that is not /usr/bin."""
 
@@ -47,6 +49,7 @@ IMAGES = {
             "ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data",
             'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile"]',
         ),
+        folders=("etc/caddy", "config", "data"),
     ),
     "registry:2": StandIn(
         ("docker-registry",),
@@ -55,6 +58,7 @@ IMAGES = {
             'CMD ["serve", "/etc/docker/registry/config.yml"]',
             "VOLUME /var/lib/registry",
         ),
+        folders=("etc/docker/registry", "var/lib/registry"),
         paths={"docker-registry": "/bin/registry"},
     ),
     "python:3-slim": StandIn(("busybox", "python3"), python=True, changes=('CMD ["python3"]',)),
@@ -103,7 +107,7 @@ def _make(name: str, image: StandIn) -> None:
         raise SetupFailed(f"{name} cannot be pulled; {error.what}", mend) from None
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "root")
-        for place in ("tmp", "bin", "usr/bin", "etc"):
+        for place in ("tmp", "bin", "usr/bin", "etc", *image.folders):
             (root / place).mkdir(parents=True)
         (root / "tmp").chmod(0o1777)
         Path(root, "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")

@@ -10,7 +10,6 @@ import io
 import os
 import shutil
 import socket
-import subprocess
 import tarfile
 import uuid
 from collections.abc import Iterator
@@ -23,11 +22,12 @@ from docker.errors import NotFound as Missing
 
 from model import names
 from model.instance import Instance
+from scripts.setup import images
+from scripts.setup.shell import SetupFailed
 from tests.services.need import missing
 
 EDGE_IMAGE = "caddy:2"
 APP_REPOSITORY = "helix-deploy-test/app"
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 START = r"""#!/bin/sh
 # MODE: serve (default), exit (with code 3), hang (listens never), die (after a second)
@@ -72,10 +72,10 @@ def client() -> docker.DockerClient:
 
 def ensure_edge_image() -> str:
     """The edge's image: the public one if it is here, else the stand-in from Debian's caddy."""
-    script = SCRIPTS / "edge_image.sh"
-    done = subprocess.run([str(script), EDGE_IMAGE], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        missing("engine", f"no image {EDGE_IMAGE}: {done.stderr.strip()}", "run: make env")
+    try:
+        images.ensure(EDGE_IMAGE)
+    except SetupFailed as error:
+        missing("engine", error.what, error.mend)
     return EDGE_IMAGE
 
 
