@@ -23,6 +23,8 @@ class Exit(IntEnum):
     """Temporal does not answer, or no worker does."""
     CANCELLED = 7
     """The deployment was cancelled, and what ran before still serves."""
+    CHANGES = 10
+    """`helix plan`: a push would change something."""
     DETACHED = 130
     """Ctrl-C: the deployment goes on without us."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model.errors import HelixError
 
 COMMANDS = {
+    "plan": ("cli.plan:plan", "What a push would change. Changes nothing."),
     "push": ("cli.push:push", "Deploy an instance: build, push, release, check."),
     "status": ("cli.status:status", "What runs, and what is being deployed."),
     "history": ("cli.history:history", "Earlier deployments and releases."),
@@ -28,6 +29,12 @@ COMMANDS = {
     "retry": ("cli.retry:retry", "Continue a failed deployment where it failed."),
     "cancel": ("cli.cancel:cancel", "Stop a running deployment and undo it."),
     "destroy": ("cli.destroy:destroy", "Remove an instance from where it runs."),
+    "init": ("cli.init:init", "Make a folder a project."),
+    "add": ("cli.add:add", "Add an instance to helix.toml."),
+    "set": ("cli.set:set_", "Set one key of helix.toml."),
+    "remove": ("cli.remove:remove", "Remove an instance from helix.toml."),
+    "validate": ("cli.validate:validate", "Say all that is wrong with helix.toml."),
+    "config": ("cli.config:config", "Get back what another CLI dropped from helix.toml."),
 }
 """Command -> where it is defined, and its line in `helix --help`. In the order of the help."""
 
