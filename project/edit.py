@@ -174,7 +174,7 @@ def _written(value: Any) -> str:
         return "{ " + ", ".join(f"{_name(k)} = {_written(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_written, value)) + "]"
-    return tomlkit.item(value).as_string()
+    return str(tomlkit.item(value).as_string())
 
 
 def _table(document: Document, key: Key, values: Mapping[str, Any]) -> str:

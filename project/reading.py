@@ -261,7 +261,7 @@ def _problem(
     found = details["input"]
     expected = _EXPECTED.get(kind, "")
     if kind in ("literal_error", "enum"):
-        expected = f"one of {str(context.get('expected', '')).replace(' or ', ', ')}"
+        expected = "one of " + ", ".join(map(_shown, _choices(context)))
     elif kind.startswith(("greater_than", "less_than")):
         expected = _expected_of(cls, location) or details["msg"].removeprefix("Input should be ")
     elif kind == "string_pattern_mismatch":
