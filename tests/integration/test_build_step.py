@@ -255,7 +255,7 @@ def test_a_private_base_in_our_own_registry_is_fetched_with_its_credentials(
         target = registry.target("base")
         base = world.build(world.request(target))
         assert base.image is not None
-        context = RegistryContext(secret=SecretStr)
+        context = RegistryContext(secret=registry.context.secret)
         where = OciRegistry(target, context)
         push_from_engine(where, None, base.image, "1", lambda text, done, of: None)
         where.close()
