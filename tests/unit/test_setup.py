@@ -1,0 +1,149 @@
+"""The set-up finds what is there, and says how to mend what is not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from scripts.closing_line import closing_line
+from scripts.demo.load import Load
+from scripts.setup import environment, packages, shell
+from scripts.setup.shell import ROOT, SetupFailed
+
+LOCK = environment.LOCK.read_text()
+PINS = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", LOCK, re.MULTILINE))
+
+
+def wanted() -> list[Requirement]:
+    """All that pyproject.toml asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lists = [project["project"]["dependencies"], project["dependency-groups"]["dev"]]
+    lists += project["project"]["optional-dependencies"].values()
+    return [Requirement(text) for texts in lists for text in texts]
+
+
+@pytest.mark.parametrize("requirement", wanted(), ids=str)
+def test_the_lock_holds_what_the_project_asks_for(requirement: Requirement) -> None:
+    name = requirement.name.lower().replace("_", "-")
+    assert requirement.specifier.contains(PINS[name], prereleases=True)
+
+
+def test_every_package_in_the_lock_has_a_hash() -> None:
+    for name in PINS:
+        assert "--hash=sha256:" in environment.pinned(name), name
+
+
+def test_the_lock_names_no_address() -> None:
+    assert "://" not in LOCK
+    assert "--index" not in LOCK
+
+
+def test_the_pin_of_a_package_is_its_own_lines_only() -> None:
+    pin = environment.pinned("uv")
+    assert pin.startswith("uv==")
+    assert len(re.findall("==", pin)) == 1
+
+
+def test_a_package_that_is_not_locked_is_a_failure_that_can_be_mended() -> None:
+    with pytest.raises(SetupFailed) as failure:
+        environment.pinned("no-such-package")
+    assert failure.value.mend == "make lock"
+
+
+def test_a_command_that_fails_shows_the_end_of_its_output() -> None:
+    script = "import sys; print('cause', file=sys.stderr); sys.exit(3)"
+    with pytest.raises(SetupFailed) as failure:
+        shell.run([sys.executable, "-c", script], mend="do this")
+    assert "ended with 3" in failure.value.what
+    assert "cause" in failure.value.what
+    assert failure.value.mend == "do this"
+
+
+def test_a_command_that_hangs_is_ended() -> None:
+    with pytest.raises(SetupFailed, match="did not end"):
+        shell.run([sys.executable, "-c", "import time; time.sleep(60)"], mend="", timeout=0.2)
+
+
+def test_a_missing_program_names_its_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SetupFailed) as failure:
+        packages.ensure("caddy", "docker")
+    assert failure.value.what == "not installed: caddy, docker"
+    assert failure.value.mend.endswith("apt-get install caddy docker.io")
+
+
+def test_an_unknown_piece_is_refused_and_the_known_ones_are_named() -> None:
+    command = [sys.executable, "-m", "scripts.setup", "nonsense"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "«nonsense»" in done.stderr
+    assert "temporal" in done.stderr
+
+
+REPORT = """<testsuites>
+  <testsuite tests="9" failures="{failures}" errors="0" skipped="2"/>
+</testsuites>"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "good"),
+    [
+        (REPORT.format(failures=0), "7 passed, 0 failed, 2 skipped", True),
+        (REPORT.format(failures=1), "6 passed, 1 failed, 2 skipped", False),
+        ("", "0 passed, 0 failed, 0 skipped", False),
+    ],
+)
+def test_a_run_closes_with_one_line(text: str, line: str, good: bool, tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(text)
+    assert closing_line(report) == (line, good)
+
+
+class Moody(BaseHTTPRequestHandler):
+    """Answers every third request with 500."""
+
+    asked = 0
+    lock = threading.Lock()
+
+    def do_GET(self) -> None:
+        with Moody.lock:
+            Moody.asked += 1
+            status = 500 if Moody.asked % 3 == 0 else 200
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(b"here")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_the_load_counts_answers_and_failures() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Moody)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    done = threading.Event()
+    with Load(f"http://127.0.0.1:{server.server_port}/") as load:
+        done.wait(0.5)
+    server.shutdown()
+    server.server_close()
+    assert set(load.answers) == {"here"}
+    assert set(load.failures) == {"status 500: here"}
+    assert load.requests == Moody.asked
+    assert load.failures.total() == Moody.asked // 3
+
+
+def test_the_load_counts_a_server_that_is_gone() -> None:
+    done = threading.Event()
+    with Load("http://127.0.0.1:9/") as load:
+        done.wait(0.1)
+    assert load.answers.total() == 0
+    assert load.failures.total() == load.requests > 0
