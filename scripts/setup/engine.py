@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -41,28 +42,28 @@ def _start() -> str:
         raise SetupFailed(
             f"no Docker engine answers at {where}", "start it, or unset DOCKER_HOST to use another"
         )
-    packages.ensure("docker", services=True)
-    packages_daemon = packages.find("dockerd")
-    if packages_daemon is None or not is_root():
+    if sys.platform != "linux" or not is_root():
         raise SetupFailed(
             "no Docker engine answers here",
             "start Docker Desktop, or: sudo systemctl start docker; "
             "and see that you may use it: docker version",
         )
+    # A machine may have the client alone.
+    packages.ensure("docker", "dockerd", services=True)
     if Path("/run/systemd/system").exists():
         run(["systemctl", "start", "docker"], mend="see why: journalctl -u docker")
     elif version() is None:
-        _start_daemon(packages_daemon)
+        _start_daemon()
     return _wait()
 
 
-def _start_daemon(daemon: str) -> None:
+def _start_daemon() -> None:
     """Start the daemon so that it outlives us."""
     STATE.mkdir(parents=True, exist_ok=True)
-    say("engine", f"starting {daemon}; its log is {LOG}")
+    say("engine", f"starting dockerd; its log is {LOG}")
     with LOG.open("ab") as log:
         process = subprocess.Popen(
-            [daemon], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     PID.write_text(str(process.pid))
 

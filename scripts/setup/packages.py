@@ -9,6 +9,7 @@ from scripts.setup.shell import SetupFailed, is_root, run, say
 
 PACKAGES = {
     "docker": "docker.io",
+    "dockerd": "docker.io",
     "docker-registry": "docker-registry",
     "caddy": "caddy",
     "redis-server": "redis-server",
@@ -46,7 +47,7 @@ def ensure(*programs: str, services: bool = False) -> None:
     missing = [name for name in programs if find(name) is None]
     if not missing:
         return
-    wanted = [PACKAGES[name] for name in missing]
+    wanted = list(dict.fromkeys(PACKAGES[name] for name in missing))
     command = f"apt-get install {' '.join(wanted)}"
     if shutil.which("apt-get") is None:
         raise SetupFailed(
