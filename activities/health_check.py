@@ -43,7 +43,7 @@ class HealthCheckActivities:
         """
         check = given.instance.health_check
         with self._services.provider(given.instance) as provider:
-            if check.kind == "none":
+            if check.kind == "none" or not provider.capabilities.runtime:
                 return "not checked"
             probe = probe_for(check, provider, given.handle)
             return watch(check, probe, provider, given.handle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,16 +70,16 @@ class Services:
 
         provider_class = PROVIDERS.load(instance.target.kind)
         check_settings(provider_class.Settings, instance.target.settings, instance.key)
-        context = Context(
-            secret=partial(self.secret, instance),
-            pull=lambda: self._pull_credentials(instance),
-            report=beat.report,
-        )
-        provider: CloudProvider = provider_class(instance, context)
-        try:
+        with ExitStack() as opened:
+            context = Context(
+                secret=partial(self.secret, instance),
+                pull=lambda: self._pull_credentials(instance),
+                registry=lambda: opened.enter_context(self.registry(instance)),
+                report=beat.report,
+            )
+            provider: CloudProvider = provider_class(instance, context)
+            opened.callback(provider.close)
             yield provider
-        finally:
-            provider.close()
 
     def _pull_credentials(self, instance: Instance) -> PullCredentials | None:
         from providers.base import PullCredentials

@@ -52,6 +52,14 @@ def check_capabilities(instance: Instance, capabilities: Capabilities) -> None:
         ConfigurationError: which setting asks for it.
     """
     where = f"[deploy.{instance.name}]"
+    takes = "bundle" if instance.build.kind == "bundle" else "image"
+    if takes not in capabilities.takes:
+        raise ConfigurationError(
+            f"the kind «{instance.target.kind}» does not run a {takes}",
+            hint=f"choose another build kind in {where}",
+        )
+    if not capabilities.runtime:
+        return  # nothing runs, so nothing needs a volume either
     if instance.volumes and not capabilities.volumes:
         raise ConfigurationError(
             f"the kind «{instance.target.kind}» has no volume that a database can trust",
@@ -67,10 +75,4 @@ def check_capabilities(instance: Instance, capabilities: Capabilities) -> None:
         raise ConfigurationError(
             f"the kind «{instance.target.kind}» cannot run two releases side by side",
             hint=f'set strategy = "stop-first" in {where}, or leave it out',
-        )
-    takes = "bundle" if instance.build.kind == "bundle" else "image"
-    if takes not in capabilities.takes:
-        raise ConfigurationError(
-            f"the kind «{instance.target.kind}» does not run a {takes}",
-            hint=f"choose another build kind in {where}",
         )

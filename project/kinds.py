@@ -110,6 +110,12 @@ class Ecr(Kind):
     """The registry's host; that of the account in use if it is absent."""
     auth_type: Literal["AwsCli"]
     """Credentials come from AWS's own chain."""
+    profile: str | None = None
+    """The profile of AWS's configuration to use."""
+    endpoint_url: str | None = None
+    """Another address of the AWS API."""
+    registry_host: str | None = None
+    """Another host for the images themselves, such as a private endpoint."""
     build_mode: BuildMode = "release"
     """How the engine is compiled; also names the image's tag."""
 

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, SecretStr
 
@@ -32,6 +32,27 @@ class PullCredentials:
     password: SecretStr
 
 
+class ImageStore(Protocol):
+    """What a kind that only stores images needs of the instance's registry (see
+    `registries.base.Registry`, which is one)."""
+
+    @property
+    def repository(self) -> str:
+        """Host and path without a tag."""
+
+    def authenticate(self) -> Identity:
+        """Check that the credentials may pull and push. Reads only."""
+
+    def find(self, reference: str) -> str | None:
+        """The digest of a tag or digest; None if it is not there."""
+
+    def tag(self, digest: str, tag: str) -> str | None:
+        """Make `tag` point at `digest`. Returns the digest it pointed at before, or None."""
+
+    def untag(self, tag: str, previous: str | None) -> None:
+        """Point `tag` back at `previous`, or remove it if there was none."""
+
+
 def _no_secret(reference: str) -> SecretStr:
     raise LookupError(reference)
 
@@ -44,6 +65,8 @@ class Context:
     """Resolves a secret reference; raises ConfigurationError if it leads nowhere."""
     pull: Callable[[], PullCredentials | None] = lambda: None
     """Credentials for the image's registry; None if it needs none."""
+    registry: Callable[[], ImageStore | None] = lambda: None
+    """The instance's registry, closed with the provider; None if it has none."""
     report: Callable[[str], None] = lambda text: None
     """Says what is going on (one line); also keeps the activity alive. Raises if the deployment is
     being cancelled, so call it wherever stopping is safe, and never where it is not."""

@@ -9,5 +9,9 @@ PROVIDERS = Catalog(
     builtin={
         "local": "providers.docker:LocalProvider",
         "docker": "providers.docker:DockerProvider",
+        **dict.fromkeys(
+            ("acr", "docker_hub", "ecr", "gar", "ghcr", "oci"),
+            "providers.registry_only:RegistryOnlyProvider",
+        ),
     },
 )

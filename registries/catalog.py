@@ -8,7 +8,10 @@ REGISTRIES = Catalog(
     "helix.registries",
     builtin={
         "docker_hub": "registries.docker_hub:DockerHubRegistry",
+        "ecr": "registries.ecr:EcrRegistry",
+        "fly": "registries.fly:FlyRegistry",
         "ghcr": "registries.ghcr:GhcrRegistry",
         "oci": "registries.oci:OciRegistry",
     },
+    extras={"ecr": "aws"},
 )
