@@ -80,12 +80,16 @@ class Stack:
 class Status:
     """What runs of the embedded stack."""
 
+    folder: Path
+    """Where its data and logs are."""
     server: Daemon | None
     worker: Daemon | None
     ready: bool
     """The server answers."""
     healthy: bool
     """The worker answers."""
+    deploying: bool
+    """A deployment, or the removal of an instance, is under way."""
 
 
 def ensure(say: Callable[[str], None] = lambda text: None, *, for_work: bool = True) -> Stack:
@@ -104,22 +108,36 @@ def ensure(say: Callable[[str], None] = lambda text: None, *, for_work: bool = T
     if (cluster := temporal.configured()) is not None:
         return _configured(cluster)
     state = _state_dir()
-    embedded = _Embedded(state, say, for_work)
-    if (found := embedded.running()) is not None:
+    ours = _Embedded(state, say, for_work)
+    if (found := ours.running()) is not None:
         return found
     with _locked(state, say) as lock:
-        return embedded.repaired(lock)
+        return ours.repaired(lock)
 
 
 def status() -> Status:
     """What runs of the embedded stack. Starts nothing."""
     state = paths.state_dir()
     server, worker = daemon.find(state / "server.json"), daemon.find(state / "worker.json")
+    ready = server is not None and temporal.ready(server.detail["ui_port"])
     return Status(
+        folder=state,
         server=server,
         worker=worker,
-        ready=server is not None and temporal.ready(server.detail["ui_port"]),
+        ready=ready,
         healthy=worker is not None and _healthy(state, worker),
+        deploying=ready and server is not None and _deploying(server),
+    )
+
+
+def embedded(server: Daemon, *, started: bool = False) -> Stack:
+    """The embedded stack whose server this is."""
+    return Stack(
+        address=_address(server),
+        namespace=temporal.NAMESPACE,
+        ui_url=f"http://127.0.0.1:{server.detail['ui_port']}",
+        embedded=True,
+        started=started,
     )
 
 
@@ -200,7 +218,7 @@ class _Embedded:
             or not _healthy(self._state, worker)
         ):
             return None
-        return self._stack(server, started=False)
+        return embedded(server)
 
     def repaired(self, lock: int) -> Stack:
         """The stack, with whatever was missing started. `lock` is the file that holds the lock."""
@@ -209,9 +227,11 @@ class _Embedded:
         server = self._server()
         if server is None:
             server = self._start_server(lock)
+        elif self._worker(server) is None:
+            self._say("starting a new worker of the embedded stack")
         if self._worker(server) is None:
             self._start_worker(server, lock)
-        return self._stack(server, started=True)
+        return embedded(server, started=True)
 
     # The server -----------------------------------------------------------------------------------
 
@@ -239,7 +259,10 @@ class _Embedded:
         before = daemon.read(record)
         last = (before.detail["port"], before.detail["ui_port"]) if before else None
         ports = temporal.choose_ports(last)
-        self._say(f"starting the embedded Temporal, its UI at http://127.0.0.1:{ports[1]}")
+        self._say(
+            "starting the embedded stack: a Temporal server, its UI at "
+            f"http://127.0.0.1:{ports[1]}, and a worker"
+        )
         self._launch(
             lock,
             "server",
@@ -297,7 +320,6 @@ class _Embedded:
             pid = file.stem.partition("-")[2]
             if not (pid.isdigit() and daemon.birth(int(pid))):
                 file.unlink(missing_ok=True)
-        self._say("starting a worker in the background")
         env = temporal.environment() | {
             "TEMPORAL_ADDRESS": _address(server),
             "TEMPORAL_NAMESPACE": temporal.NAMESPACE,
@@ -351,15 +373,6 @@ class _Embedded:
             return found is not None and found.pid == pid
 
         _until(recorded, SERVER_SECONDS, lambda: daemon.birth(pid) != "")
-
-    def _stack(self, server: Daemon, *, started: bool) -> Stack:
-        return Stack(
-            address=_address(server),
-            namespace=temporal.NAMESPACE,
-            ui_url=f"http://127.0.0.1:{server.detail['ui_port']}",
-            embedded=True,
-            started=started,
-        )
 
 
 def _configured(cluster: temporal.Cluster) -> Stack:

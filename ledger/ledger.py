@@ -57,6 +57,11 @@ class Ledger:
         self._migrated = False
         self._migrating = threading.Lock()
 
+    @property
+    def where(self) -> str:
+        """Its URL without a password, for people."""
+        return self._engine.url.render_as_string(hide_password=True)
+
     def dispose(self) -> None:
         """Give back the connections. The ledger may still be used afterwards."""
         self._engine.dispose()
@@ -390,5 +395,6 @@ def _ended(row: DeploymentRow, progress: Progress) -> AuditEvent:
 
 
 def _origin(actor: str) -> str:
-    """The machine in «user@machine»."""
-    return actor.rpartition("@")[2] if "@" in actor else ""
+    """Where an actor was: the machine of «user@machine», the job of «job by user»."""
+    job, by, _ = actor.rpartition(" by ")
+    return job if by else actor.rpartition("@")[2] if "@" in actor else ""
