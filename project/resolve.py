@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from model.artifact import BuildSettings
 from model.errors import ConfigurationError, NotFound
+from model.fly import REGISTRY_HOST, fly_app
 from model.instance import (
     HealthCheck,
     Instance,
@@ -119,7 +120,7 @@ def assemble(project: Project, entry: Entry, what: Nature) -> Instance:
         "name": entry.name,
         "target": _target(entry),
         "build_mode": _build_mode(entry, what),
-        "registry": _registry(entry, settings),
+        "registry": _registry(project, entry, settings),
         **make(project, entry, settings),
     }
     if entry.is_local:
@@ -343,13 +344,19 @@ def _target(entry: Entry) -> Target:
     return Target(kind=entry.kind, settings=settings)
 
 
-def _registry(entry: Entry, settings: DeploySettings) -> RegistryTarget | None:
+def _registry(project: Project, entry: Entry, settings: DeploySettings) -> RegistryTarget | None:
     table = settings.registry
     if table is not None and (table.repository or table.kind != "oci"):
         return RegistryTarget(
             kind=table.kind, repository=table.repository, settings=_registry_settings(table)
         )
     kind = entry.table
+    if isinstance(kind, Fly):
+        whose = kind.model_dump(
+            mode="json", include={"auth_type", "token", "org"}, exclude_none=True
+        )
+        repository = f"{REGISTRY_HOST}/{fly_app(project.name, entry.name)}"
+        return RegistryTarget(kind="fly", repository=repository, settings=whose)
     if isinstance(kind, Kind) and not kind.RUNTIME:
         return RegistryTarget(
             kind=entry.kind,
