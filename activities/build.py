@@ -7,6 +7,7 @@ both, in the registry by its tag or in the engine by its label, and not built ag
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -159,7 +160,7 @@ class BuildActivities:
         """
         from builders import images
 
-        reference, platform = instance.build.image, instance.build.platform
+        reference, wanted = instance.build.image, instance.build.platform
         image = images.find(reference) if registry is None else _local(reference)
         only_here = image is not None and not image.digest
         if image is None or not only_here:
@@ -169,7 +170,7 @@ class BuildActivities:
                 fixed = "@" in reference
                 said = _Said(lambda line: None)
                 images.pull(
-                    reference, {}, said.line, said.beat, platform=platform, refresh=not fixed
+                    reference, {}, said.line, said.beat, platform=wanted, refresh=not fixed
                 )
                 image = images.find(reference)
         if image is None:
@@ -275,7 +276,18 @@ def _check_space(folder: Path, needed: int) -> None:
 
 def _settings_of(instance: Instance) -> dict[str, Any]:
     """The settings that change what is built. Where the context lies is not one of them."""
-    return instance.build.model_dump(mode="json", exclude={"context"})
+    settings = instance.build.model_dump(mode="json", exclude={"context"})
+    return settings | {"platform": instance.build.platform or _architecture()}
+
+
+def _architecture() -> str:
+    """What is built for when no platform is named: the engine's own architecture."""
+    from builders import client
+
+    try:
+        return client.describe().architecture
+    except PlatformUnhealthy:
+        return platform.machine()  # no engine: then only a registry can have the image
 
 
 def _local(reference: str) -> Image | None:

@@ -37,6 +37,8 @@ class Engine:
     local: bool
     """Whether that host is this machine."""
     podman: bool = False
+    architecture: str = ""
+    """What it builds for unless told otherwise, in its own words: x86_64, aarch64."""
 
     @property
     def features(self) -> frozenset[str] | None:
@@ -94,6 +96,7 @@ def _describe(which: tuple[str | None, ...], period: int) -> Engine:
             root=str(info.get("DockerRootDir", "")),
             local=client.api.base_url.startswith("http+docker://localhost"),
             podman=podman,
+            architecture=str(info.get("Architecture", "")),
         )
 
 

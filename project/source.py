@@ -235,10 +235,12 @@ def _patterns(context: Path, dockerfile: str) -> list[str]:
 
 
 def _stays_inside(entry: _Entry) -> None:
-    if entry.kind != "l":
+    """An absolute link means the image's own files, as for Docker; only a relative one can leave
+    the context."""
+    if entry.kind != "l" or posixpath.isabs(entry.target):
         return
     landing = posixpath.normpath(posixpath.join(posixpath.dirname(entry.name), entry.target))
-    if posixpath.isabs(landing) or landing == ".." or landing.startswith("../"):
+    if landing == ".." or landing.startswith("../"):
         raise ConfigurationError(
             f"the link {entry.name} points outside the build context, to {entry.target}",
             hint=f"add {entry.name} to .dockerignore, or replace it by what it points to",
@@ -456,9 +458,12 @@ def _extract(archive: Path, into: Path) -> None:
     links: list[tarfile.TarInfo] = []
     with tarfile.open(archive, "r:gz", errors="surrogateescape") as tar:
         for member in tar:
+            if member.issym():
+                # Its name must stay inside; what it points to is never followed here.
+                links.append(member)
+                member = member.replace(linkname=".", deep=False)
             checked = tarfile.data_filter(member, str(into))
             if member.issym():
-                links.append(checked)
                 continue
             tar.extract(checked, into, filter="fully_trusted", set_attrs=False)
             if member.isdir():
@@ -466,6 +471,6 @@ def _extract(archive: Path, into: Path) -> None:
             else:
                 os.chmod(into / checked.name, member.mode)
         for link in links:
-            tar.extract(link, into, filter="data", set_attrs=False)
+            tar.extract(link, into, filter="fully_trusted", set_attrs=False)
     for folder in reversed(folders):  # a folder may be read-only: its content comes first
         os.chmod(into / folder.name, folder.mode)
