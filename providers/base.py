@@ -19,6 +19,7 @@ from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, SecretStr
 
+from model.errors import ConfigurationError
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Release, Revision, Rollout
 
@@ -136,7 +137,21 @@ class CloudProvider(ABC):
     @abstractmethod
     def endpoint(self, handle: str) -> Endpoint | None:
         """Where the health check can reach this very revision, before it has any traffic if the
-        platform allows. None if it cannot be reached from here. Reads only."""
+        platform allows. None if it cannot be reached from here: then `probe` is asked instead.
+        Reads only."""
+
+    def probe(self, handle: str) -> str:
+        """What the platform's own check of this very revision found, for one that `endpoint` does
+        not reach: empty if it is healthy, else what is wrong, in one line. Reads only, and returns
+        at once.
+
+        Raises:
+            ConfigurationError: the platform has no check of its own.
+        """
+        raise ConfigurationError(
+            f"a release on «{self.kind}» cannot be reached from the worker",
+            hint='set kind = "command" or kind = "none" in its health_check',
+        )
 
     def run_check(self, handle: str, command: Sequence[str], timeout: float) -> tuple[int, str]:
         """Run a health-check command beside the revision: exit code and output.
