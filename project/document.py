@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from project.problems import ConfigErrors, Key, Problem, dotted
 
-MAX_BYTES = 1024 * 1024
+MAX_BYTES = 256 * 1024
 """No helix.toml comes near it, even with a schema inside."""
 MAX_DEPTH = 80
 """Of nested values, and of the parts of one dotted key: where HelixDB's own CLIs stop."""
@@ -313,13 +313,7 @@ class _Scanner:
         start = self.at
         first = self.text[start : start + 1]
         if first in ('"', "'") and first:
-            raw = self._string(multiline=True)
-            if raw.startswith('"'):
-                self.rewording += [
-                    (start + match.start(), start + match.end(), _older(match[0]))
-                    for match in _ESCAPE.finditer(raw)
-                    if match[1] or match[2]
-                ]
+            self._string(multiline=True)
         elif self._take("["):
             self._array(path, depth)
         elif self._take("{"):
@@ -384,7 +378,13 @@ class _Scanner:
         match = _STRINGS[mark].match(self.text, self.at)
         if match is None:
             self._fail(f"the string has no closing {mark}")
-        self.at = match.end()
+        start, self.at = self.at, match.end()
+        if quote == '"':
+            self.rewording += [
+                (start + escape.start(), start + escape.end(), _older(escape[0]))
+                for escape in _ESCAPE.finditer(match[0])
+                if escape[1] or escape[2]
+            ]
         return match[0]
 
     def _skip(self, pattern: re.Pattern[str]) -> bool:

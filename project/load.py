@@ -18,6 +18,8 @@ from project.problems import ConfigErrors, Key, Problem, dotted
 from project.reading import Forgive, fields, nearest, read_table
 from project.table import Table
 
+MOST_INSTANCES = 500
+"""More than that is no project, but an attack or a mistake."""
 GROUPS = ("local", "cloud", "enterprise")
 """The tables that hold instances, in the order in which a name is looked up."""
 
@@ -137,6 +139,16 @@ def understand(document: Document) -> Project:
             )
         )
     places = list(_places(document, problems))
+    if len(places) > MOST_INSTANCES:
+        problems.append(
+            document.problem(
+                places[MOST_INSTANCES][1],
+                f"there are {len(places)} instances; the rest is not read",
+                code="too-many",
+                expected=f"at most {MOST_INSTANCES}",
+            )
+        )
+        del places[MOST_INSTANCES:]
     names = {name for name, _ in places}
     defaults, per_instance = _deploy(document, names, problems)
     instances = tuple(
@@ -202,17 +214,21 @@ def _places(document: Document, problems: list[Problem]) -> Iterator[tuple[str, 
 def _forgiver(document: Document) -> Forgive:
     """Tells which generations of HelixDB's CLI read a table and yet do not mind what stands at a
     key in it: because it knows another form of it, or does not look at it."""
-    complaints = {
-        era.name: [complaint.key for complaint in era.complaints(document.data) if complaint.key]
-        for era in ERAS.values()
-    }
+    complaints: dict[str, set[Key]] = {}
+    above: dict[str, set[Key]] = {}
+    for era in ERAS.values():
+        keys = {complaint.key for complaint in era.complaints(document.data) if complaint.key}
+        complaints[era.name] = keys
+        above[era.name] = {key[:length] for key in keys for length in range(1, len(key))}
 
     def forgive(place: Key) -> tuple[str, ...]:
+        prefixes = {place[:length] for length in range(1, len(place) + 1)}
         return tuple(
             name
             for name, keys in complaints.items()
             if place[0] in ERAS[name].shape.keys
-            and not any(key[: len(place)] == place or place[: len(key)] == key for key in keys)
+            and place not in above[name]
+            and not prefixes & keys
         )
 
     return forgive

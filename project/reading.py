@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -81,7 +82,10 @@ def _forgiven(
 ) -> tuple[dict[str, Any], bool]:
     """Note what is wrong; give the table without what is forgiven, and whether anything is not."""
     fatal = False
-    for details in error.errors():
+    found: dict[Key, ErrorDetails] = {}
+    for details in error.errors(include_url=False):
+        found.setdefault(_once(details["loc"]), details)  # one for each list is enough
+    for details in found.values():
         problem, place = _problem(details, cls, key, spelling, document)
         location = _location(details)
         accepted_by = forgive(place) if location else ()
@@ -99,6 +103,13 @@ def _forgiven(
         fatal = fatal or not accepted_by
         problems.append(problem)
     return table, fatal
+
+
+def _once(location: Key) -> Key:
+    """A place in a table, without what comes after the first position in a list."""
+    return next(
+        (location[:at] for at, part in enumerate(location) if isinstance(part, int)), location
+    )
 
 
 def _location(details: ErrorDetails) -> Key:
@@ -333,9 +344,14 @@ def _expected_of(cls: type[Table], location: tuple[str | int, ...]) -> str:
     return described(cls, str(location[-1])) if field is not None else ""
 
 
+@cache
+def _schema_of(cls: type[Table]) -> dict[str, Any]:
+    return cls.model_json_schema()
+
+
 def described(cls: type[Table], key: str) -> str:
     """The type of a key in words, from its JSON schema."""
-    schema = cls.model_json_schema()
+    schema = _schema_of(cls)
     return _in_words(schema["properties"][key], schema.get("$defs", {}))
 
 
