@@ -41,7 +41,7 @@ ca = "{registry.ca}"
 
 [deploy.{instance}.health_check]
 path = "/healthz"
-deadline = "10s"
+deadline = "6s"
 """
 
 
@@ -198,7 +198,10 @@ def _judge(load: Load) -> None:
 
 def _ui() -> str:
     code, text = _run("up", "--json", capture=True)
-    return str(json.loads(text)["ui"]) if code == 0 else "helix doctor says where"
+    if code != 0:
+        return "helix doctor says where"
+    found = json.loads(text)
+    return f"{found['ui_url']}/namespaces/{found['namespace']}/workflows"
 
 
 def down() -> None:
