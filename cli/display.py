@@ -31,7 +31,7 @@ MARKS = {
     StepState.CANCELLED: ("✗", "yellow"),
 }
 PHASES = {
-    "releasing": "healthy: giving it the traffic",
+    "releasing": "healthy, so it gets the traffic",
     "cancelling": "cancelling",
     "rolling-back": "rolling back",
 }
@@ -199,8 +199,9 @@ class LiveTable(Display):
             table.add_row(*self._row(step, state))
         if self._phase:
             others = [name for name in (*self._attempt, *self._beat) if name not in self._rows]
-            about = self._doing(others[-1]) if others else ""
-            table.add_row(_styled("↺", "yellow"), _styled(self._phase, "yellow"), "", about)
+            table.add_row("", "", "", _styled(self._phase, "yellow"))
+            if others:
+                table.add_row("", "", "", self._doing(others[-1]))
         if self._stalled:
             table.add_row(_styled("!", "yellow"), "", "", _styled(self._stalled, "yellow"))
         return table

@@ -41,11 +41,16 @@ def workflow_id(key: str) -> str:
     return f"deploy:{key}"
 
 
-def find_instance(ledger: Ledger, named: str | None, folder: Path | None = None) -> Known:
+def find_instance(
+    ledger: Ledger, named: str | None, folder: Path | None = None, *, ask: bool | None = None
+) -> Known:
     """The instance that a command other than push is about.
 
     Such a command is about what runs, so what was released last counts, and not what helix.toml
     says by now.
+
+    Args:
+        ask: as for `choose`.
 
     Raises:
         Usage: it cannot be told which one.
@@ -55,14 +60,14 @@ def find_instance(ledger: Ledger, named: str | None, folder: Path | None = None)
     from project.resolve import resolve
 
     project = load_project(folder)
-    name = choose(project, named)
+    name = choose(project, named, ask=ask)
     key = key_of(project, name)
     current = ledger.current_release(key)
     instance = current.request.instance if current else resolve(project, name)
     return Known(name, key, instance)
 
 
-def meant_instance(text: str) -> str:
+def meant_instance(text: str, *, ask: bool | None = None) -> str:
     """The key of the instance that a text names; empty if it must be a deployment's id.
 
     Args:
@@ -76,7 +81,7 @@ def meant_instance(text: str) -> str:
 
     if not text:
         project = load_project()
-        return key_of(project, choose(project, None))
+        return key_of(project, choose(project, None, ask=ask))
     try:
         project = load_project()
     except (NotFound, ConfigurationError):
@@ -84,14 +89,14 @@ def meant_instance(text: str) -> str:
     return key_of(project, text) if project.entry(text) is not None else ""
 
 
-def find_deployment(ledger: Ledger, text: str) -> DeploymentRecord:
+def find_deployment(ledger: Ledger, text: str, *, ask: bool | None = None) -> DeploymentRecord:
     """The deployment that is meant: by the beginning of its id, or the last one of an instance.
 
     Raises:
         NotFound: there is none.
         Usage, ConfigurationError: as `meant_instance`.
     """
-    key = meant_instance(text)
+    key = meant_instance(text, ask=ask)
     if not key:
         return ledger.get(text)
     for record in ledger.history(key, limit=1):

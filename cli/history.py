@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,28 +41,14 @@ def history(
     current = ledger.current_release(key)
     running = current.deployment if current else ""
     if json:
-        output.document({"instance": key, "deployments": [_facts(one, running) for one in records]})
+        whole = [one.model_dump(mode="json") for one in records]
+        output.document({"instance": key, "current": running or None, "deployments": whole})
         return
     if not records:
         output.note(f"{key} was never deployed; run: helix push")
         return
     rows = [_row(record, running) for record in records]
     output.table(("", "release", "id", "trigger", "by", "when", "took", "outcome", ""), rows)
-
-
-def _facts(record: DeploymentRecord, running: str) -> dict[str, Any]:
-    facts = record.model_dump(mode="json", include={"deployment", "number", "retired"})
-    return facts | {
-        "current": record.deployment == running,
-        "trigger": record.request.trigger,
-        "by": record.request.actor,
-        "reason": record.request.reason,
-        "started_at": record.started_at,
-        "ended_at": record.ended_at,
-        "outcome": record.progress.outcome,
-        "artifact": record.progress.artifact.identity if record.progress.artifact else "",
-        "failure": record.progress.failure.model_dump() if record.progress.failure else None,
-    }
 
 
 def _row(record: DeploymentRecord, running: str) -> tuple[str, ...]:

@@ -53,9 +53,9 @@ def push(
     """
     from cli.actor import commit
     from cli.choose import choose
-    from project.load import load_project
+    from cli.project import open_project
 
-    project = load_project()
+    project = open_project()
     name = choose(project, instance, ask=False if yes or json else None)
     request = prepare(project, name, reason)
     for text in warnings(project):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
-from cli.launch import Detach, Reason, Replace, Wish, deploy, details
+from cli.launch import Detach, Reason, Replace, Wish, Yes, deploy, details
 
 if TYPE_CHECKING:
     from model.deployment import DeploymentRecord, DeployRequest
@@ -23,6 +23,7 @@ def retry(
     detach: Detach = False,
     replace: Replace = False,
     reason: Reason = "",
+    yes: Yes = False,
     json: output.Json = False,
 ) -> None:
     """Continue a failed or cancelled deployment, without repeating the steps that succeeded.
@@ -40,7 +41,8 @@ def retry(
     from ledger.ledger import Ledger
     from worker.settings import load
 
-    record = find_deployment(Ledger(load().ledger_url), deployment)
+    ask = False if yes or json else None
+    record = find_deployment(Ledger(load().ledger_url), deployment, ask=ask)
     request = again(record, actor(os.environ), reason)
     deploy(request, Wish(replace, detach, json, details(request)))
 

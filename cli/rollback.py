@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
-from cli.launch import Detach, Reason, Replace, Wish, deploy, details
+from cli.launch import Detach, Reason, Replace, Wish, Yes, deploy, details
 
 if TYPE_CHECKING:
     from ledger.ledger import Ledger
@@ -27,6 +27,7 @@ def rollback(
     detach: Detach = False,
     replace: Replace = False,
     reason: Reason = "",
+    yes: Yes = False,
     json: output.Json = False,
 ) -> None:
     """Go back to an earlier release: its artifact and its configuration, as they were.
@@ -46,7 +47,7 @@ def rollback(
     from worker.settings import load
 
     ledger = Ledger(load().ledger_url)
-    key = find_instance(ledger, instance).key
+    key = find_instance(ledger, instance, ask=False if yes or json else None).key
     target = wanted(ledger, key, release)
     output.note(f"going back to release {target.number} of {key}")
     request = back_to(target, actor(os.environ), reason)

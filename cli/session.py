@@ -133,14 +133,11 @@ def _variables(value: object) -> Iterator[str]:
 
 def environment(folder: Path | None = None) -> dict[str, str]:
     """This shell's variables, and those of the `.env` beside helix.toml that it does not have."""
-    from dotenv import dotenv_values
-
     from project.find import find_file
+    from project.secrets import read_env_file
 
     try:
-        file = find_file(folder).parent / ".env"
+        project = find_file(folder).parent
     except (NotFound, ConfigurationError):
         return dict(os.environ)
-    values = dotenv_values(file, interpolate=False) if file.is_file() else {}
-    own = {name: value for name, value in values.items() if value is not None}
-    return own | dict(os.environ)
+    return read_env_file(project / ".env") | dict(os.environ)

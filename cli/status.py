@@ -61,6 +61,7 @@ async def _reports(project: Project, ledger: Ledger, names: list[str]) -> dict[s
 
     keys = [key_of(project, name) for name in names]
     known = {key: ledger.releases(key)[:1] for key in keys}
+    destroyed = {one.key: one.destroyed_at for one in ledger.instances()}
     live, (trouble, running) = await asyncio.gather(_live(known), _running(keys))
     instances = []
     for name, key in zip(names, keys, strict=True):
@@ -73,8 +74,9 @@ async def _reports(project: Project, ledger: Ledger, names: list[str]) -> dict[s
                 "kind": entry.kind if entry else "",
                 "key": key,
                 "release": _release(record),
+                "destroyed_at": destroyed.get(key),
                 "platform": live.get(key),
-                "running": _deploying(running.get(key)),
+                "deployment": _deploying(running.get(key)),
                 "last": _last(last),
             }
         )
@@ -163,7 +165,7 @@ def _deploying(found: Running | None) -> dict[str, Any] | None:
     return {
         "deployment": found.deployment,
         "kind": found.kind,
-        "step": found.step,
+        "phase": found.step or "queued",
         "by": found.actor,
         "since": found.since,
     }
@@ -201,16 +203,17 @@ def _state_text(report: dict[str, Any], platform: dict[str, Any]) -> str:
     from model.names import short_id
 
     words = []
-    if report["release"] is None:
+    if report["destroyed_at"]:
+        words.append(f"destroyed {output.ago(report['destroyed_at'])}")
+    elif report["release"] is None:
         words.append("never released")
     elif platform:
         text = STATES[platform["state"]]
         detail = platform.get("detail", "")
         words.append(f"{text}: {detail}" if detail else text)
-    going = report["running"]
+    going = report["deployment"]
     if going is not None:
-        step = going["step"] or "starting"
-        words.append(f"deploying ({short_id(going['deployment'])}, {step})")
+        words.append(f"deploying ({short_id(going['deployment'])}, {going['phase']})")
     elif report["last"] and report["last"]["outcome"] not in (None, "succeeded"):
         words.append(f"last deployment: {report['last']['outcome']}")
     return "; ".join(words)
