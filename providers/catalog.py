@@ -13,5 +13,7 @@ PROVIDERS = Catalog(
             ("acr", "docker_hub", "ecr", "gar", "ghcr", "oci"),
             "providers.registry_only:RegistryOnlyProvider",
         ),
+        "aws": "providers.aws:AwsProvider",
     },
+    extras={"aws": "aws"},
 )
