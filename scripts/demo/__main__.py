@@ -26,6 +26,7 @@ OUR_ENGINE = FOLDER / "engine-started-by-the-demo"
 EXAMPLE = ROOT / "examples" / "hello"
 INSTANCE = "demo"
 ROLLED_BACK = 3
+ALREADY_DEPLOYING = 5
 COMMAND_SECONDS = 300
 
 SETTINGS = """
@@ -62,22 +63,24 @@ def step(title: str) -> Iterator[None]:
             error.mend
             if isinstance(error, SetupFailed)
             else f"the lines above say why; logs are in {FOLDER / 'state'}; "
-            "to start afresh: make demo-down demo"
+            "then run it again, or start afresh: make demo-down demo"
         )
         sys.exit(f"\nthe step «{title}» failed: {what}\n\n  to mend it: {mend}")
     say("", f"{time.monotonic() - started:.1f} s")
 
 
-def helix(*words: str, expect: int = 0) -> None:
-    """Run the real command in the demo's project, as a person would.
+def helix(*words: str, expect: tuple[int, ...] = (0,)) -> int:
+    """Run the real command in the demo's project, as a person would. Returns its exit code.
 
     Raises:
         DemoFailed: it ended with another exit code than expected.
     """
     print(f"  $ helix {' '.join(words)}", flush=True)
     code = _run(*words, capture=False)[0]
-    if code != expect:
-        raise DemoFailed(f"helix {words[0]} ended with exit code {code}, expected was {expect}")
+    if code not in expect:
+        wanted = " or ".join(map(str, expect))
+        raise DemoFailed(f"helix {words[0]} ended with exit code {code}, expected was {wanted}")
+    return code
 
 
 def _run(*words: str, capture: bool) -> tuple[int, str]:
@@ -132,7 +135,7 @@ def up() -> None:
     with step("5. A third one never becomes healthy: somebody forgot greeting.txt"):
         (PROJECT / "greeting.txt").unlink()
         with Load(url) as load:
-            helix("push", INSTANCE, expect=ROLLED_BACK)
+            helix("push", INSTANCE, expect=(ROLLED_BACK,))
         _judge(load)
         _expect(url, second)
         say("", "it was rolled back; the second release answered all along")
@@ -225,7 +228,10 @@ def _remove_from_engine() -> None:
         return
     registry, _ = _parts()
     if (PROJECT / "helix.toml").exists():
-        helix("destroy", INSTANCE, "--data", "--yes")
+        destroy = ("destroy", INSTANCE, "--data", "--yes")
+        if helix(*destroy, expect=(0, ALREADY_DEPLOYING)) == ALREADY_DEPLOYING:
+            helix("cancel", INSTANCE, expect=(0, 1))  # 1: it has just ended
+            helix(*destroy)
     registry.remove()
     repository = f"{registry.host}/hello"
     listing = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]
@@ -236,4 +242,7 @@ def _remove_from_engine() -> None:
 
 
 if __name__ == "__main__":
-    {"up": up, "down": down}[sys.argv[1]]()
+    try:
+        {"up": up, "down": down}[sys.argv[1]]()
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; make demo goes on from here, make demo-down removes what is there")
