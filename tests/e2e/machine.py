@@ -176,7 +176,7 @@ def make_project(
     """A new project whose instance `dev` runs on this machine's engine."""
     name = f"e2e{uuid.uuid4().hex[:8]}"
     folder = machine.home / name
-    shutil.copytree(source, folder)
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("helix.toml"))
     project = Project(machine, folder, name, free_port(), registry)
     lines = [
         "[project]",
