@@ -43,6 +43,10 @@ def set_value(text: str, key: Key, value: Any) -> str:
     present = _get(document.data, key)
     if present is not _NOTHING and type(present) is type(value) and present == value:
         return text
+    if isinstance(present, dict) and not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"{dotted(key)} is a table, not a value", hint="name a key inside it"
+        )
     if key in document.layout.ends:
         start, end = document.places[key][1], document.layout.ends[key]
         edited = text[:start] + _written(value) + text[end:]
