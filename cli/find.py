@@ -56,10 +56,10 @@ def find_instance(
         Usage: it cannot be told which one.
         ConfigurationError: it was never released, and helix.toml is wrong about it.
     """
-    from project.load import load_project
+    from cli.project import open_project
     from project.resolve import resolve
 
-    project = load_project(folder)
+    project = open_project(folder)
     name = choose(project, named, ask=ask)
     key = key_of(project, name)
     current = ledger.current_release(key)
@@ -77,13 +77,13 @@ def meant_instance(text: str, *, ask: bool | None = None) -> str:
         Usage: nothing was typed, and there are several instances.
         NotFound, ConfigurationError: nothing was typed, and there is no project that can be read.
     """
-    from project.load import load_project
+    from cli.project import open_project
 
     if not text:
-        project = load_project()
+        project = open_project()
         return key_of(project, choose(project, None, ask=ask))
     try:
-        project = load_project()
+        project = open_project()
     except (NotFound, ConfigurationError):
         return ""
     return key_of(project, text) if project.entry(text) is not None else ""

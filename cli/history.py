@@ -30,11 +30,11 @@ def history(
     """
     from cli.choose import choose
     from cli.find import key_of
+    from cli.project import open_project
     from ledger.ledger import Ledger
-    from project.load import load_project
     from worker.settings import load
 
-    project = load_project()
+    project = open_project()
     key = key_of(project, choose(project, instance))
     ledger = Ledger(load().ledger_url)
     records = ledger.history(key, limit=limit)

@@ -36,15 +36,15 @@ def plan(
     """
     from activities.validate import check_capabilities
     from cli.choose import choose
+    from cli.project import open_project
     from cli.push import source_of, warnings
     from ledger.ledger import Ledger
     from model.changes import changes, interruption
-    from project.load import load_project
     from project.resolve import resolve
     from providers.catalog import PROVIDERS
     from worker.settings import load
 
-    project = load_project()
+    project = open_project()
     wanted = resolve(project, choose(project, instance))
     capabilities = PROVIDERS.load(wanted.target.kind).capabilities
     check_capabilities(wanted, capabilities)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from project.load import Project
 
 
+_SAID: set[tuple[Path, str]] = set()
+"""What has been said already: a command may open its project more than once."""
+
+
 def open_project(path: Path | None = None) -> Project:
     """As `project.load.load_project`; and notices tables that have vanished since last time.
 
@@ -34,6 +38,9 @@ def notice(document: Document) -> None:
     if not gone:
         remember(document)
         return
+    if (document.path, document.text) in _SAID:
+        return
+    _SAID.add((document.path, document.text))
     tables = ", ".join(f"[{dotted(key)}]" for key in gone)
     output.note(
         f"{tables} {'was' if len(gone) == 1 else 'were'} in {document.path.name} last time and"

@@ -36,11 +36,11 @@ def status(
     import asyncio
 
     from cli.choose import choose
+    from cli.project import open_project
     from ledger.ledger import Ledger
-    from project.load import load_project
     from worker.settings import load
 
-    project = load_project()
+    project = open_project()
     names = [choose(project, instance)] if instance else [one.name for one in project.instances]
     ledger = Ledger(load().ledger_url)
     reports = asyncio.run(_reports(project, ledger, names))

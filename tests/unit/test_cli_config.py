@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+import cli.project
 from cli.main import app
 from project.document import read
 from project.eras import ERAS, verdict
@@ -33,6 +34,7 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def helix(*words: str, exit: int = 0) -> Result:
     """Run a command and insist on its exit code."""
+    cli.project._SAID.clear()  # every command is a process of its own
     result = CliRunner().invoke(app, list(words))
     assert result.exit_code == exit, result.output
     return result
@@ -335,6 +337,11 @@ def test_vanished_tables_are_noticed_until_they_are_back() -> None:
         "\n[enterprise]\n"
     )
     assert "nothing has vanished" in helix("config", "restore", "--yes").output
+
+
+def test_every_command_notices_what_vanished() -> None:
+    rewritten_by_v3()
+    assert "[cloud.edge], [deploy.edge] were in helix.toml" in helix("status").output
 
 
 def test_one_may_agree_that_they_are_gone() -> None:
