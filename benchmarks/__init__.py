@@ -1,0 +1,1 @@
+"""What a deployment costs, measured against the bare tools: `make bench`."""
