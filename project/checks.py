@@ -325,6 +325,16 @@ def _old_settings(subject: Subject) -> Iterator[Problem]:
             'write build_mode = "dev"',
             "build_mode",
         )
+    if isinstance(table, LocalTable) and table.storage == "disk":
+        volume_name = f"{base_name(subject.project.name, entry.name)}-minio-data"
+        yield subject.say(
+            "warning",
+            "other-volume",
+            f"HelixDB's CLI keeps this data in MinIO (volume {volume_name}); what is there is not"
+            " seen here, where the database has a volume of its own",
+            "load the data again after the first push",
+            "storage",
+        )
     if isinstance(table, Fly):
         if table.volume is None:
             volume = subject.instance.volumes[0] if subject.instance else None
