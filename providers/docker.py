@@ -59,8 +59,6 @@ LOW_DISK = 2 * 2**30
 """Bytes: with less free, a person should know."""
 LONGEST_NAME = 180
 """Docker puts names into paths and host names; longer ones fail late and oddly."""
-HOLD_MARGIN = 15.0
-"""Seconds that requests are held beyond stopping the old release and probing the new one."""
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 """The engine's word -> a platform's."""
@@ -392,20 +390,15 @@ class DockerProvider(CloudProvider):
         upstream = Upstream(box.alias, self.instance.port)
         edge = self._edge(spec) if spec else None
         if edge is not None and edge.runs:
-            self._hold(edge, upstream, box.deployment)
+            edge.ensure(upstream, deployment=box.deployment, shut=True)
         for one in others:
             self._stop(one)
         if edge is not None and others and not edge.runs:
             # The port was the previous container's own; from here on requests wait for us.
             self._free_port(spec)
-            self._hold(edge, upstream, box.deployment)
+            edge.ensure(upstream, deployment=box.deployment, shut=True)
         if spec is None:
             self._free_port(None)
-
-    def _hold(self, edge: Edge, upstream: Upstream, deployment: str) -> None:
-        check = self.instance.health_check
-        hold = check.deadline + self.instance.stop_grace + HOLD_MARGIN
-        edge.ensure(upstream, deployment=deployment, hold=hold)
 
     def _free_port(self, spec: EdgeSpec | None) -> None:
         """Stop other edges that publish the instance's port: it is about to be published anew."""
@@ -526,7 +519,11 @@ class DockerProvider(CloudProvider):
         if spec is not None:
             self._free_port(spec)
             self._join(box, {box.alias})
-            self._edge(spec).ensure(Upstream(box.alias, box.port), deployment=box.deployment)
+            self._edge(spec).ensure(
+                Upstream(box.alias, box.port),
+                deployment=box.deployment,
+                names_too=box.aliases(self._network) or (),
+            )
         if box.deployment and not box.is_promoted:
             box.container.update(restart_policy=_policy(PROMOTED_POLICY))
         for one in self._boxes.releases():

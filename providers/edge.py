@@ -6,15 +6,24 @@ the instance's own. Its Caddyfile names one upstream: a network alias that is un
 
     start-first   write the new alias; `caddy reload` returns when the requests inside the old
                   release are answered; then the old release is stopped.
-    stop-first    write the new alias before anything has it. Looking it up fails within a
-                  millisecond, so Caddy holds each request and tries again every 100 ms. When the
-                  new release is healthy it joins the network under that alias, and they flow.
+    stop-first    write the new alias before anything has it, with the gate shut: each request
+                  waits for the name to answer. When the new release is healthy it joins the network
+                  under that alias, the waiting requests flow, and the gate is opened for good.
 
-Facts this rests on, seen with Caddy 2.6 and engine 20.10: `caddy reload` blocks until the requests
-of the old configuration are answered, or `grace_period` is over; a request that could not connect
-is tried again whatever its method, with its body; the option `ndots:1` makes the engine's DNS
-answer an unknown name at once rather than ask the world. Connections to the release are not kept:
-one that it closes in the moment a POST is sent into it would be a failed request.
+What this rests on, seen with Caddy 2.6 and engine 20.10:
+
+- `caddy reload` blocks until the requests of the old configuration are answered, or `grace_period`
+  is over. Requests that wait for an upstream are given up: never reload while some may.
+- Caddy repeats a request that could not connect, but not its body. So what waits is a GET of the
+  gate's own, and the request itself is first sent when that was answered.
+- With the option `ndots:1` the engine's DNS answers an unknown name at once; without it, it asks
+  the world. A name is known a moment before its container can be reached, hence the short dials.
+- A reload closes the idle connections of clients; one that sends a request in that very moment sees
+  it fail. So before a reload every answer says `Connection: close` for a while.
+- Whether a file exists is looked at for each request. So two marker files turn the gate and the
+  closing of connections on and off without a reload.
+- Connections to the release are not kept: one that it closes in the moment a POST is sent into it
+  would be a failed request.
 """
 
 from __future__ import annotations
@@ -23,6 +32,7 @@ import io
 import re
 import tarfile
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +51,12 @@ INSIDE = 80
 """The port Caddy listens on in its container."""
 FOLDER = "/etc/caddy"
 CADDYFILE = f"{FOLDER}/Caddyfile"
-TRY_SECONDS = 5.0
+TURNOVER_SECONDS = 0.3
+"""How long before a reload clients are told to close their connections."""
+PATIENCE_SECONDS = 5.0
 """How long a request waits for a release that does not accept it: long enough for a restart."""
+HOLD_MARGIN = 15.0
+"""Seconds that requests wait beyond stopping the old release and probing the new one."""
 DRAIN_SECONDS = 5.0
 """The least time that requests inside an old configuration get to end."""
 START_SECONDS = 10.0
@@ -54,12 +68,38 @@ TEMPLATE = """\
 	grace_period {grace:g}s
 }}
 :{inside} {{
-	reverse_proxy {alias}:{port} {{
-		lb_try_duration {hold:g}s
-		lb_try_interval 100ms
-		transport http {{
-			dial_timeout 500ms
-			keepalive off
+	@leaving file {{
+		root {folder}
+		try_files {leaving}
+	}}
+	@shut not file {{
+		root {folder}
+		try_files {opened}
+	}}
+	header @leaving Connection close
+	route {{
+		reverse_proxy @shut {alias}:{port} {{
+			method GET
+			rewrite {probe}
+			header_up -Connection
+			header_up -Upgrade
+			lb_try_duration {hold:g}s
+			lb_try_interval 100ms
+			transport http {{
+				dial_timeout 250ms
+				keepalive off
+			}}
+			handle_response {{
+				vars gate passed
+			}}
+		}}
+		reverse_proxy {alias}:{port} {{
+			lb_try_duration {patience:g}s
+			lb_try_interval 100ms
+			transport http {{
+				dial_timeout 250ms
+				keepalive off
+			}}
 		}}
 	}}
 }}
@@ -118,26 +158,46 @@ class Edge:
     def upstream(self) -> Upstream | None:
         """What its Caddyfile names; None if there is no edge."""
         box = self.box
-        text = _read(box.container) if box else ""
-        found = re.search(r"reverse_proxy (\S+):(\d+)", text)
-        return Upstream(found[1], int(found[2])) if found else None
+        return _upstream(_read(box.container)) if box else None
 
-    def ensure(self, upstream: Upstream, *, deployment: str, hold: float = TRY_SECONDS) -> None:
+    def ensure(
+        self,
+        upstream: Upstream,
+        *,
+        deployment: str,
+        shut: bool = False,
+        names_too: Collection[str] = (),
+    ) -> None:
         """Let it run and send requests to `upstream`, creating it first where there is none.
 
         Args:
-            upstream: a release's alias, which nothing needs to have yet.
+            upstream: a release's alias, which nothing needs to have yet if it is `shut`.
             deployment: which deployment makes it, if it has to be made.
-            hold: seconds for which a request waits for the upstream to accept it.
+            shut: whether requests wait for the upstream to answer.
+            names_too: other aliases of the same release: if the edge uses one of them it goes on to
+                do so, and keeps the requests that wait for it.
 
         Raises:
             Conflict: something else holds its port or its name.
             PlatformUnhealthy: Caddy does not accept its configuration.
         """
         container = self._create(deployment)
-        text = self._caddyfile(upstream, hold)
-        if _read(container) != text:
-            container.put_archive(FOLDER, _archive("Caddyfile", text))
+        now = _upstream(_read(container))
+        files: dict[str, str] = {}
+        if (
+            now is None
+            or now.port != upstream.port
+            or now.alias not in {upstream.alias, *names_too}
+        ):
+            if now is not None and Box(container).status == "running":
+                container.put_archive(FOLDER, _archive({_leaving(now.alias): ""}))
+                time.sleep(TURNOVER_SECONDS)
+            files["Caddyfile"] = self._caddyfile(upstream)
+            now = upstream
+        if not shut:
+            files[_opened(now.alias)] = ""
+        if files:
+            container.put_archive(FOLDER, _archive(files))
         container.start()  # nothing happens if it runs
         # Also if the file was right: a process that wrote it may have died before this.
         _reload(container)
@@ -148,13 +208,20 @@ class Edge:
         if box is not None and box.status == "running":
             _reload(box.container)
 
-    def _caddyfile(self, upstream: Upstream, hold: float) -> str:
+    def _caddyfile(self, upstream: Upstream) -> str:
+        instance = self._instance
+        check = instance.health_check
         return TEMPLATE.format(
-            grace=max(self._instance.stop_grace, DRAIN_SECONDS),
+            grace=max(instance.stop_grace, DRAIN_SECONDS),
             inside=INSIDE,
+            folder=FOLDER,
+            leaving=_leaving(upstream.alias),
+            opened=_opened(upstream.alias),
             alias=upstream.alias,
             port=upstream.port,
-            hold=hold,
+            probe=check.path if check.kind == "http" else "/",
+            hold=instance.stop_grace + check.deadline + HOLD_MARGIN,
+            patience=PATIENCE_SECONDS,
         )
 
     def _create(self, deployment: str) -> Container:
@@ -240,13 +307,28 @@ def _reload(container: Container) -> None:
         time.sleep(0.05)  # it has just been started
 
 
-def _archive(name: str, text: str) -> bytes:
-    data = text.encode()
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = len(data), 0o644
+def _leaving(alias: str) -> str:
+    return f"leaving-{alias}"
+
+
+def _opened(alias: str) -> str:
+    return f"opened-{alias}"
+
+
+def _upstream(text: str) -> Upstream | None:
+    """What a Caddyfile of ours names."""
+    found = re.search(r"^\s*reverse_proxy (\S+):(\d+)", text, re.MULTILINE)
+    return Upstream(found[1], int(found[2])) if found else None
+
+
+def _archive(files: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.addfile(info, io.BytesIO(data))
+        for name, text in files.items():
+            data = text.encode()
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o644
+            archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
 

@@ -30,22 +30,20 @@ EDGE_IMAGE = "caddy:2"
 APP_REPOSITORY = "helix-deploy-test/app"
 
 START = r"""#!/bin/sh
-# MODE: serve (default), exit (with code 3), hang (listens never), die (after a second)
+# MODE: serve (default), exit (at once), die (after a second), hang (never listens), sick (500s)
 echo "starting $NAME"
-case "${MODE:-serve}" in
-    exit) echo "it is broken"; echo "cannot start" >&2; exit 3 ;;
-    hang) trap 'exit 0' TERM; sleep 3600 & wait ;;
-    die) (sleep 1; kill -9 1) & ;;
-esac
-[ -d /data ] && {
+[ "$MODE" = exit ] && { echo "it is broken"; echo "cannot start" >&2; exit 3; }
+if [ -d /data ]; then
     # Two processes must never have the data open at once.
-    exec 9>/data/lock
-    flock -n 9 || { echo "the data is open elsewhere"; exit 9; }
-}
-trap 'kill $server; wait $server; exit 0' TERM
+    mkdir /data/lock || { echo "the data is open elsewhere"; exit 9; }
+    trap 'kill $!; wait $!; rmdir /data/lock; exit 0' TERM
+else
+    trap 'kill $!; wait $!; exit 0' TERM
+fi
+[ "$MODE" = hang ] && { sleep 3600 & wait; }
+[ "$MODE" = die ] && { sleep 1; exit 4; }
 httpd -f -p "${PORT:-8080}" -h /www &
-server=$!
-wait $server
+wait $!
 """
 
 ANSWER = r"""#!/bin/sh
@@ -100,21 +98,16 @@ def app_image(engine: docker.DockerClient, tag: str = "1", repository: str = APP
             info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), mode
             archive.addfile(info, io.BytesIO(data))
-        for tool in "sh cat echo head printf sleep kill flock env true false ls wc".split():
+        for tool in "sh cat echo env false head httpd kill mkdir printf rmdir sleep true".split():
             info = tarfile.TarInfo(f"bin/{tool}")
             info.type, info.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(info)
-        for tool in ("httpd",):
-            info = tarfile.TarInfo(f"bin/{tool}")
-            info.type, info.linkname = tarfile.SYMTYPE, "busybox"
-            archive.addfile(info)
-    answer = engine.api.import_image_from_data(
+    engine.api.import_image_from_data(
         buffer.getvalue(),
         repository=repository,
         tag=tag,
         changes=['CMD ["/start"]', "ENV PATH=/bin"],
     )
-    del answer  # a stream of events that ends with the id; what it is called is enough
     return str(engine.images.get(name).id)
 
 
