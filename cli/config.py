@@ -15,7 +15,8 @@ config = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
-    help="Get back what another CLI dropped from helix.toml, or agree to it.",
+    help="Get back what another CLI dropped from helix.toml, or agree to it.\n\n"
+    "\b\nExamples:\n  helix config restore\n  helix config accept",
 )
 
 Where = Annotated[

@@ -28,6 +28,10 @@ def remove(
     Removing it twice changes nothing. To stop what runs, use helix destroy first.
 
     \b
+    Example:
+      helix remove staging
+
+    \b
     Exit codes:
       0 done, or it was not there   2 wrong usage
     """

@@ -66,14 +66,17 @@ async def open_session(
         NoWorker: nobody would take the work.
         ConfigurationError: Temporal's configuration is wrong.
     """
-    from temporalio.service import RPCError
-
     from cli import output, stack
-    from worker.client import rpc_problem
-    from worker.settings import load
 
     begin = start or for_work is not None
     found = stack.ensure(output.note, for_work=for_work is not None) if begin else _running_stack()
+
+    # Slow to import, and not needed where there is no Temporal.
+    from temporalio.service import RPCError
+
+    from worker.client import rpc_problem
+    from worker.settings import load
+
     client = await stack.connect(found)
     session = Session(client, load(), found.ui_url)
     try:
