@@ -14,6 +14,7 @@ PROVIDERS = Catalog(
             "providers.registry_only:RegistryOnlyProvider",
         ),
         "aws": "providers.aws:AwsProvider",
+        "gcp": "providers.gcp:GcpProvider",
     },
-    extras={"aws": "aws"},
+    extras={"aws": "aws", "gcp": "gcp"},
 )

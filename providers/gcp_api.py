@@ -1,6 +1,6 @@
 """Google's APIs for one activity: clients, credentials, and one way to call.
 
-The SDK's own retries are off, and every call has a time limit. Nothing of the SDK's errors gets out.
+The SDK's own retries are off, every call has a time limit, and none of the SDK's errors gets out.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ class Api:
         """A token that proves to a private service who calls; None if the credentials give none,
         such as those of a person."""
         try:
-            credentials = id_token.fetch_id_token_credentials(audience, request=Request())
+            credentials = id_token.fetch_id_token_credentials(  # type: ignore[no-untyped-call]
+                audience, request=Request()
+            )
             credentials.refresh(Request())
         except (GoogleAuthError, ValueError):
             return None

@@ -41,9 +41,7 @@ class Logs:
         """The last lines, oldest first."""
         return [_line(entry) for entry in self._last(lines)]
 
-    def read(
-        self, since: datetime | None, tail: int | None, follow: bool
-    ) -> Iterator[str]:
+    def read(self, since: datetime | None, tail: int | None, follow: bool) -> Iterator[str]:
         """Lines, oldest first; with `follow`, new ones as they come."""
         if since is not None and tail is None:
             entries = list(self._since(since))

@@ -116,8 +116,6 @@ class Secrets:
             secret=sm.Secret(replication=replication, labels={LABEL: self._service}),
         )
         try:
-            self._api.call(
-                self._api.secrets.create_secret, request, "secretmanager.secrets.create"
-            )
+            self._api.call(self._api.secrets.create_secret, request, "secretmanager.secrets.create")
         except Conflict:
             return

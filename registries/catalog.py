@@ -10,8 +10,9 @@ REGISTRIES = Catalog(
         "docker_hub": "registries.docker_hub:DockerHubRegistry",
         "ecr": "registries.ecr:EcrRegistry",
         "fly": "registries.fly:FlyRegistry",
+        "gar": "registries.gar:GarRegistry",
         "ghcr": "registries.ghcr:GhcrRegistry",
         "oci": "registries.oci:OciRegistry",
     },
-    extras={"ecr": "aws"},
+    extras={"ecr": "aws", "gar": "gcp"},
 )
