@@ -169,9 +169,7 @@ class BuildActivities:
             else:
                 fixed = "@" in reference
                 said = _Said(lambda line: None)
-                images.pull(
-                    reference, {}, said.line, said.beat, platform=wanted, refresh=not fixed
-                )
+                images.pull(reference, {}, said.line, said.beat, platform=wanted, refresh=not fixed)
                 image = images.find(reference)
         if image is None:
             raise NotFound(

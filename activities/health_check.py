@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,11 +15,14 @@ from activities.boundary import step_activity
 from model.errors import HealthCheckFailed
 from model.instance import HealthCheck
 from model.platform import Endpoint, Phase
-from model.steps import HandleInput
+from model.steps import BakeInput, HandleInput
 
 if TYPE_CHECKING:
     from activities.services import Services
     from providers.base import CloudProvider
+
+FAILURES_IN_A_ROW = 3
+"""How many bad answers during the bake mean that the release went bad."""
 
 Probe = Callable[[], str]
 """Probes once: the empty string if healthy, else what was wrong, in one line."""
@@ -47,6 +51,35 @@ class HealthCheckActivities:
                 return "not checked"
             probe = probe_for(check, provider, given.handle)
             return watch(check, probe, provider, given.handle)
+
+    @step_activity("bake")
+    def bake(self, given: BakeInput) -> None:
+        """Watch the promoted release until a moment, and find it good.
+
+        Raises:
+            HealthCheckFailed: it exited, or failed `FAILURES_IN_A_ROW` probes.
+        """
+        check = given.instance.health_check
+        with self._services.provider(given.instance) as provider:
+            probe = probe_for(check, provider, given.handle)
+            failures = 0
+            while (left := (given.until - datetime.now(UTC)).total_seconds()) > 0:
+                wrong = fault(provider, given.handle) or probe()
+                failures = failures + 1 if wrong else 0
+                if failures >= FAILURES_IN_A_ROW:
+                    raise HealthCheckFailed(
+                        f"the release went bad after it was promoted: {wrong}",
+                        hint="mend it and push again; what ran before is being restored",
+                        evidence=provider.poll(given.handle).logs,
+                    )
+                beat.report(wrong or f"healthy, {left:.0f} s to go")
+                beat.pause(max(check.interval, 1))
+
+
+def fault(provider: CloudProvider, handle: str) -> str:
+    """What the platform says is wrong with the revision; empty if nothing."""
+    rollout = provider.poll(handle)
+    return rollout.detail or "it failed" if rollout.phase is Phase.FAILED else ""
 
 
 def watch(check: HealthCheck, probe: Probe, provider: CloudProvider, handle: str) -> str:
@@ -84,6 +117,8 @@ def probe_for(check: HealthCheck, provider: CloudProvider, handle: str) -> Probe
     Raises:
         ConfigurationError, when it is called: the platform offers no way to look.
     """
+    if check.kind == "none":
+        return lambda: ""  # nothing is wrong that only a probe could tell
     if check.kind == "command":
         return lambda: run_command(check, provider, handle)
     endpoint = provider.endpoint(handle)

@@ -10,8 +10,8 @@ from model.steps import Validated, ValidateInput
 
 if TYPE_CHECKING:
     from activities.services import Services
-    from model.instance import Instance
-    from model.platform import Capabilities
+    from model.instance import HealthCheck, Instance
+    from model.platform import Capabilities, Revision
 
 
 class ValidateActivities:
@@ -42,7 +42,21 @@ class ValidateActivities:
             provider.preflight()
             previous = provider.current()
             notes = tuple(provider.context.notes)
-        return Validated(queue=services.queue, builder=builder, previous=previous, notes=notes)
+        return Validated(
+            queue=services.queue,
+            builder=builder,
+            previous=previous,
+            previous_health=self._health_of(instance, previous),
+            notes=notes,
+        )
+
+    def _health_of(self, instance: Instance, previous: Revision | None) -> HealthCheck | None:
+        """How the previous release was found healthy: the new one may be checked otherwise."""
+        record = self._services.ledger.current_release(instance.key)
+        if record is None or previous is None or record.progress.revision is None:
+            return None
+        same = record.progress.revision.id == previous.id
+        return record.request.instance.health_check if same else None
 
 
 def check_capabilities(instance: Instance, capabilities: Capabilities) -> None:

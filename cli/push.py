@@ -88,8 +88,13 @@ def source_of(project: Project, instance: Instance) -> Source | None:
     build = instance.build
     if build.kind == "image":
         return None
+    context = project.folder / build.context
+    if build.kind == "helix":
+        from builders.helix import prepare_context
+
+        context = prepare_context(instance, project.folder, log=output.note)
     return snapshot(
-        project.folder / build.context,
+        context,
         Store(load().store_url),
         dockerfile=build.dockerfile if build.kind == "dockerfile" else "",
         cache=project.folder / ".helix",

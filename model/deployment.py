@@ -72,6 +72,41 @@ class DestroyRequest(Record):
         return f"deploy:{self.instance.key}"
 
 
+class Choice(StrEnum):
+    """What a person can answer."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    RETRY = "retry"
+    """Run the failed step again."""
+    SKIP = "skip"
+    """Go on without the failed step (health-check only)."""
+    ROLL_BACK = "roll-back"
+
+
+class Decision(Record):
+    """A person's answer."""
+
+    choice: Choice
+    by: str
+    """Who answered: user@host."""
+    why: str = ""
+
+
+class Question(Record):
+    """What a deployment waits for a person to say."""
+
+    about: str
+    """`approval`, or the step that failed."""
+    text: str
+    choices: tuple[Choice, ...]
+    otherwise: Choice
+    """What happens at the deadline."""
+    deadline: datetime
+    may_answer: tuple[str, ...] = ()
+    """Anybody if empty."""
+
+
 class Failure(Record):
     """Why a deployment failed, complete enough to act on."""
 
@@ -131,6 +166,10 @@ class Progress(Record):
     left: tuple[str, ...] = ()
     """What could not be undone, each with the command that does it."""
     outcome: Outcome | None = None
+    question: Question | None = None
+    """What the deployment waits for now."""
+    decisions: tuple[Decision, ...] = ()
+    """What people answered."""
 
 
 class Heartbeat(Record):

@@ -65,6 +65,24 @@ class HealthCheck(Record):
     """The release must be healthy within this time, start period included."""
 
 
+class Approval(Record):
+    """A person must agree before a release touches the instance."""
+
+    window: float = Field(24 * 3600, gt=0)
+    """Seconds to wait for an answer."""
+    otherwise: Literal["reject", "approve"] = "reject"
+    """What happens when nobody answers in time."""
+    by: tuple[str, ...] = ()
+    """Who may answer, as `actor` names them; anybody if empty."""
+
+
+class Guidance(Record):
+    """When a step fails for good, ask a person before rolling back."""
+
+    window: float = Field(1800, gt=0)
+    """Seconds to wait for an answer; then it is rolled back."""
+
+
 class Volume(Record):
     """A place where data outlives the release."""
 
@@ -132,6 +150,10 @@ class Instance(Record):
     """Seconds for which a rollback is tried before a person is asked."""
     throw_away: bool = False
     """The instance may lose its data: allows a HelixDB that keeps it in memory."""
+    approval: Approval | None = None
+    guidance: Guidance | None = None
+    bake: float = Field(0, ge=0)
+    """Seconds for which a promoted release is watched; it is rolled back if it goes bad."""
     steps: dict[Step, StepPolicy] = Field(default_factory=dict)
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from model.artifact import Artifact
 from model.base import Record
 from model.deployment import DeployRequest, Progress
-from model.instance import Instance
+from model.instance import HealthCheck, Instance
 from model.platform import Identity, Release, Revision
 
 
@@ -32,6 +34,8 @@ class Validated(Record):
     builder: str = ""
     previous: Revision | None = None
     """What runs now."""
+    previous_health: HealthCheck | None = None
+    """How the previous release was checked; None if the ledger does not know it."""
     notes: tuple[str, ...] = ()
     """Warnings for the person."""
 
@@ -76,6 +80,15 @@ class HandleInput(Record):
     instance: Instance
     deployment: str
     handle: str
+
+
+class BakeInput(Record):
+    """`bake`: watch the promoted release."""
+
+    instance: Instance
+    deployment: str
+    handle: str
+    until: datetime
 
 
 class Promoted(Record):

@@ -79,6 +79,7 @@ def activities_of(services: Services) -> list[Callable[..., Any]]:
     """Every activity, bound to its services."""
     record = RecordActivities(services)
     deploy = DeployActivities(services)
+    health = HealthCheckActivities(services)
     return [
         record.record_start,
         ValidateActivities(services).validate,
@@ -87,7 +88,8 @@ def activities_of(services: Services) -> list[Callable[..., Any]]:
         PushActivities(services).push,
         deploy.start_release,
         deploy.await_release,
-        HealthCheckActivities(services).check_health,
+        health.check_health,
+        health.bake,
         deploy.promote_release,
         record.record_end,
         deploy.prune,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
@@ -17,12 +19,13 @@ with workflow.unsafe.imports_passed_through():
     from activities.record import RecordActivities
     from activities.validate import ValidateActivities
     from model.artifact import Artifact
-    from model.deployment import DeployRequest, Outcome, Progress
+    from model.deployment import Choice, Decision, DeployRequest, Outcome, Progress, Question
     from model.errors import AuthExpired
-    from model.instance import Step
+    from model.instance import HealthCheck, Step
     from model.platform import Release, Revision
     from model.steps import (
         AuthenticateInput,
+        BakeInput,
         BuildInput,
         EndInput,
         HandleInput,
@@ -35,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workflows.policies import MAX_BUILD_HOSTS, MAX_REAUTHENTICATIONS, POLICIES
     from workflows.progress import Journal, failure_of, worker_is_gone
+    from workflows.questions import Desk
     from workflows.routing import home_queue
     from workflows.saga import Compensation, Saga, ends_workflow, uncancellable
 
@@ -55,7 +59,9 @@ class DeployWorkflow:
         self._instance = request.instance
         self._id = workflow.info().run_id
         self._home = home_queue(request.instance)
+        self._previous_health: HealthCheck | None = None
         self._saga = Saga()
+        self._desk = Desk()
         self._journal = Journal(self._id, request)
 
     @workflow.run
@@ -86,13 +92,17 @@ class DeployWorkflow:
         )
         self._journal.numbered(number)
 
-        queue, previous = await self._validate()
+        queue, previous = await self._guided(Step.VALIDATE, self._validate)
         artifact = await self._build_and_push(queue)
-        handle = await self._start(artifact, previous)
-        await self._check_health(handle)
+        await self._approval(artifact)
+        release = self._begin(artifact, previous)
+        handle = await self._guided(Step.DEPLOY, partial(self._start, release, previous))
+        await self._guided(Step.HEALTH_CHECK, partial(self._check_health, handle))
 
-        # The release is healthy: from here a cancellation comes too late.
-        await uncancellable(self._release(handle))
+        # The release is healthy: from here a cancellation comes too late, unless it is baked.
+        await uncancellable(self._promote(handle))
+        await self._bake(handle)
+        await uncancellable(self._conclude())
 
     # The steps, in their order -------------------------------------------------------------------
 
@@ -108,15 +118,16 @@ class DeployWorkflow:
             )
             step.detail = "; ".join(found.notes)
         self._journal.found(found.previous)
+        self._previous_health = found.previous_health
         return found.queue, found.previous
 
     async def _build_and_push(self, queue: str) -> Artifact:
         """Both happen at one worker's engine. If that worker is gone, another starts afresh."""
         for _ in range(MAX_BUILD_HOSTS):
             try:
-                artifact = await self._build(queue)
-                await self._authenticate()
-                return await self._push(artifact, queue)
+                artifact = await self._guided(Step.BUILD, partial(self._build, queue))
+                await self._guided(Step.AUTHENTICATE, self._authenticate)
+                return await self._guided(Step.PUSH, partial(self._push, artifact, queue))
             except ActivityError as error:
                 if not worker_is_gone(error):
                     raise
@@ -174,13 +185,25 @@ class DeployWorkflow:
         self._journal.pushed(artifact)
         return artifact
 
-    async def _start(self, artifact: Artifact, previous: Revision | None) -> str:
-        release = Release(
-            number=self._journal.number,
-            deployment=self._id,
-            instance=self._instance,
-            artifact=artifact,
+    async def _approval(self, artifact: Artifact) -> None:
+        """The artifact is there and nothing is touched yet: now a person may have to agree."""
+        wanted = self._instance.approval
+        if wanted is None:
+            return
+        answer = await self._ask(
+            "approval",
+            f"release {self._journal.number} of {self._instance.key}: {artifact.short}",
+            (Choice.APPROVE, Choice.REJECT),
+            otherwise=Choice(wanted.otherwise),
+            window=wanted.window,
+            may_answer=wanted.by,
         )
+        if answer.choice is Choice.REJECT:
+            why = f": {answer.why}" if answer.why else ""
+            raise ApplicationError(f"rejected by {answer.by}{why}", type="Rejected")
+
+    def _begin(self, artifact: Artifact, previous: Revision | None) -> Release:
+        """From here on something must be undone if the deployment does not succeed."""
         self._saga.begin(
             Compensation(
                 "previous release restored" if previous else "release removed",
@@ -188,12 +211,20 @@ class DeployWorkflow:
                 by_hand=f"run: helix rollback --instance {self._instance.name}",
             )
         )
+        return Release(
+            number=self._journal.number,
+            deployment=self._id,
+            instance=self._instance,
+            artifact=artifact,
+        )
+
+    async def _start(self, release: Release, previous: Revision | None) -> str:
         with self._journal.step(Step.DEPLOY) as step:
             handle = await self._authenticated(
                 lambda: self._call(
                     DeployActivities.start_release,
                     ReleaseInput(release=release, previous=previous),
-                    f"start release {release.number}: {artifact.short}",
+                    f"start release {release.number}: {release.artifact.short}",
                     step=Step.DEPLOY,
                 )
             )
@@ -215,14 +246,30 @@ class DeployWorkflow:
                 step=Step.HEALTH_CHECK,
             )
 
-    async def _release(self, handle: str) -> None:
+    async def _promote(self, handle: str) -> None:
         self._journal.phase("releasing")
         promoted = await self._call(
             DeployActivities.promote_release,
             self._at(handle),
             f"give release {self._journal.number} the traffic",
         )
-        self._journal.ended(Outcome.SUCCEEDED, revision=promoted.revision, url=promoted.url)
+        self._journal.promoted(promoted.revision, promoted.url)
+
+    async def _bake(self, handle: str) -> None:
+        """Watch the release under real traffic for a while; a cancel still rolls it back."""
+        if not self._instance.bake:
+            return
+        self._journal.phase("baking")
+        until = workflow.now() + timedelta(seconds=self._instance.bake)
+        await self._call(
+            HealthCheckActivities.bake,
+            BakeInput(instance=self._instance, deployment=self._id, handle=handle, until=until),
+            f"watch release {self._journal.number} until {until:%H:%M:%S}",
+            step=Step.HEALTH_CHECK,
+        )
+
+    async def _conclude(self) -> None:
+        self._journal.ended(Outcome.SUCCEEDED)
         await self._record_end()
         try:
             await self._call(
@@ -232,6 +279,78 @@ class DeployWorkflow:
             )
         except ActivityError as error:
             workflow.logger.warning("could not prune: %s", error.cause)
+
+    # People --------------------------------------------------------------------------------------
+
+    async def _guided(self, step: Step, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Run a step. When it fails for good, the instance may want a person asked what to do."""
+        while True:
+            try:
+                return await work()
+            except ActivityError as error:
+                guidance = self._instance.guidance
+                if (
+                    guidance is None
+                    or worker_is_gone(error)
+                    or workflow.cancellation_reason() is not None
+                ):
+                    raise
+                failed = error
+            skippable = (Choice.SKIP,) if step is Step.HEALTH_CHECK else ()
+            answer = await self._ask(
+                step.value,
+                str(failure_of(failed, step.value)),
+                (Choice.RETRY, *skippable, Choice.ROLL_BACK),
+                otherwise=Choice.ROLL_BACK,
+                window=guidance.window,
+            )
+            if answer.choice is Choice.SKIP:
+                self._journal.skip(step, f"skipped by {answer.by}: {answer.why}")
+                return cast("R", None)  # only the health check can be skipped, and it returns None
+            if answer.choice is Choice.ROLL_BACK:
+                raise failed
+
+    async def _ask(
+        self,
+        about: str,
+        text: str,
+        choices: tuple[Choice, ...],
+        *,
+        otherwise: Choice,
+        window: float,
+        may_answer: tuple[str, ...] = (),
+    ) -> Decision:
+        question = Question(
+            about=about,
+            text=text,
+            choices=choices,
+            otherwise=otherwise,
+            deadline=workflow.now() + timedelta(seconds=window),
+            may_answer=may_answer,
+        )
+        self._journal.asking(question)
+        decision = await self._desk.ask(question)
+        self._journal.answered(question, decision)
+        return decision
+
+    @workflow.update(description="Answer what the deployment asks")
+    def decide(self, decision: Decision) -> None:
+        """Approve, reject, retry, skip or roll back. Refused if nothing like it was asked."""
+        self._desk.answer(decision)
+
+    @decide.validator
+    def _check_decision(self, decision: Decision) -> None:
+        self._desk.check(decision)
+
+    @workflow.signal(description="As `decide`, for the Temporal UI; a wrong answer is ignored")
+    def answer(self, decision: Decision) -> None:
+        """The same by signal."""
+        try:
+            self._desk.check(decision)
+        except ValueError as error:
+            workflow.logger.warning("ignored an answer of %s: %s", decision.by, error)
+        else:
+            self._desk.answer(decision)
 
     # The way back --------------------------------------------------------------------------------
 
@@ -262,15 +381,7 @@ class DeployWorkflow:
             "wait until the previous release runs",
             policy="restore_release",
         )
-        sick: ActivityError | None = None
-        try:
-            await self._call(
-                HealthCheckActivities.check_health,
-                self._at(handle),
-                "check the health of the previous release",
-            )
-        except ActivityError as error:
-            sick = error  # it gets its traffic back all the same: nothing better is left
+        sick = await self._sickness_of_previous(handle)
         await self._call(
             DeployActivities.promote_release,
             self._at(handle),
@@ -279,6 +390,22 @@ class DeployWorkflow:
         )
         if sick is not None:
             raise sick
+
+    async def _sickness_of_previous(self, handle: str) -> ActivityError | None:
+        """Why the previous release is not healthy by its own check; None if it is, or if nobody
+        knows how it was checked. It gets its traffic back either way: nothing better is left."""
+        if self._previous_health is None:
+            return None
+        as_it_was = self._instance.model_copy(update={"health_check": self._previous_health})
+        try:
+            await self._call(
+                HealthCheckActivities.check_health,
+                self._at(handle).model_copy(update={"instance": as_it_was}),
+                "check the health of the previous release",
+            )
+        except ActivityError as error:
+            return error
+        return None
 
     async def _record_end(self) -> None:
         try:
@@ -327,6 +454,8 @@ class DeployWorkflow:
         rule = POLICIES[name].overridden(self._instance.steps.get(step) if step else None)
         if name == "check_health":
             rule = rule.allowing(self._instance.health_check.deadline)
+        if name == "bake":
+            rule = rule.allowing(self._instance.bake)
         if policy == "restore_release":
             rule = rule.within(self._instance.rollback_deadline)
         result: R = await workflow.execute_activity_method(

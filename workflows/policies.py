@@ -95,6 +95,7 @@ POLICIES: dict[str, Policy] = {
     "await_release": Policy(timeout=20 * MINUTE, deadline=30 * MINUTE, heartbeat=10, attempts=8),
     "check_health": Policy(timeout=5 * MINUTE, deadline=10 * MINUTE, heartbeat=10, attempts=5),
     "promote_release": Policy(timeout=10 * MINUTE, deadline=20 * MINUTE, heartbeat=10),
+    "bake": Policy(timeout=HOUR, deadline=2 * HOUR, heartbeat=10, attempts=20),
     "record_end": Policy(timeout=10, deadline=HOUR, longest_backoff=MINUTE),
     "prune": Policy(timeout=2 * MINUTE, deadline=5 * MINUTE, heartbeat=10, attempts=3),
     "restore_release": Policy(

@@ -16,10 +16,12 @@ with workflow.unsafe.imports_passed_through():
 
     from model.artifact import Artifact
     from model.deployment import (
+        Decision,
         DeployRequest,
         Failure,
         Outcome,
         Progress,
+        Question,
         StepRecord,
         StepState,
     )
@@ -91,17 +93,29 @@ class Journal:
         self._set(phase=phase)
         workflow.upsert_search_attributes([STEP.value_set(phase)])
 
+    def promoted(self, revision: Revision, url: str) -> None:
+        """The release has the traffic."""
+        self._set(revision=revision, url=url)
+
+    def asking(self, question: Question) -> None:
+        """The deployment waits for a person."""
+        self._set(question=question)
+        self.phase(f"asking-{question.about}")
+
+    def answered(self, question: Question, decision: Decision) -> None:
+        """Somebody answered, or nobody did in time."""
+        self._set(question=None, decisions=(*self.progress.decisions, decision))
+        self.phase(question.about)
+
     def rolling_back(self, failure: Failure, cancelled: bool) -> None:
         """A step failed, or a person cancelled."""
-        self._set(failure=None if cancelled else failure)
+        self._set(failure=None if cancelled else failure, question=None)
         self.phase("rolling-back")
 
     def ended(
         self,
         outcome: Outcome,
         *,
-        revision: Revision | None = None,
-        url: str = "",
         undone: Sequence[str] = (),
         left: Sequence[str] = (),
     ) -> None:
@@ -109,8 +123,6 @@ class Journal:
         self._set(
             phase=outcome.value,
             outcome=outcome,
-            revision=revision,
-            url=url,
             undone=tuple(undone),
             left=tuple(left),
         )
@@ -179,6 +191,16 @@ class Journal:
             lines += ["", f"**failed** at {progress.failure}"]
             if progress.failure.evidence:
                 lines += ["", "```", progress.failure.evidence, "```"]
+        if progress.question is not None:
+            question = progress.question
+            lines += [
+                "",
+                f"**waits for an answer** ({', '.join(question.choices)}) until "
+                f"{question.deadline:%Y-%m-%d %H:%M} UTC, then: {question.otherwise}",
+                "",
+                f"> {question.text}",
+            ]
+        lines += [f"- {one.choice} by {one.by}: {one.why}" for one in progress.decisions]
         lines += [f"- undone: {one}" for one in progress.undone]
         lines += [f"- **a person is needed**: {one}" for one in progress.left]
         return "\n".join(lines)

@@ -128,7 +128,10 @@ class World:
         @activity.defn
         async def validate(given: ValidateInput) -> Validated:
             queue = self.queues.pop(0) if self.queues else activity.info().task_queue
-            found = await play("validate", Validated(queue=queue, previous=self.previous))
+            found = await play(
+                "validate",
+                Validated(queue=queue, previous=self.previous, previous_health=HealthCheck()),
+            )
             return Validated.model_validate(found)
 
         @activity.defn
