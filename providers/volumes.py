@@ -50,7 +50,11 @@ class Volumes:
 
     def ensure(self, deployment: str) -> list[str]:
         """Create the named ones that are missing. Returns what this deployment brings into being:
-        those, from an earlier attempt too, and the folders that are not there yet."""
+        those, from an earlier attempt too, and the folders that are not there yet.
+
+        Raises:
+            Conflict: another instance's data has the name.
+        """
         made = []
         for volume in self._all:
             if volume.path:
@@ -62,7 +66,14 @@ class Volumes:
                 names.LABEL_DEPLOYMENT: deployment,
             }
             found = self._client.volumes.create(volume.name, labels=labels)  # or finds it
-            if (found.attrs.get("Labels") or {}).get(names.LABEL_DEPLOYMENT) == deployment:
+            kept = found.attrs.get("Labels") or {}
+            if kept.get(names.LABEL_INSTANCE, self._instance.key) != self._instance.key:
+                raise Conflict(
+                    f"the volume {volume.name} holds the data of {kept[names.LABEL_INSTANCE]}",
+                    hint=f"name it otherwise in [deploy.{self._instance.name}], such as "
+                    f"{names.docker_name(self._instance.project, self._instance.name)}_data",
+                )
+            if kept.get(names.LABEL_DEPLOYMENT) == deployment:
                 made.append(volume.name)
         return made
 
@@ -120,8 +131,20 @@ class Volumes:
             if volume.path:
                 self._destroy_folder(volume.path)
             else:
-                with suppress(Missing):
-                    self._client.volumes.get(volume.name).remove()
+                self._destroy_volume(volume.name)
+
+    def _destroy_volume(self, name: str) -> None:
+        try:
+            volume = self._client.volumes.get(name)
+        except Missing:
+            return
+        owner = (volume.attrs.get("Labels") or {}).get(names.LABEL_INSTANCE)
+        if owner != self._instance.key:
+            raise PermissionDenied(
+                f"the volume {name} was not made for {self._instance.key}, so it stays",
+                hint=f"if its data may go: docker volume rm {name}",
+            )
+        volume.remove()
 
     def _destroy_folder(self, path: str) -> None:
         by_hand = f"sudo rm -r {path}"

@@ -34,10 +34,11 @@ def test_ten_redeploys_of_a_database_lose_no_write_and_drop_no_request(
 ) -> None:
     """Redis, every write on disk before it is answered, its lock telling whether two ever met."""
     project = projects(
-        source=STATEFUL, deploy='volumes = ["data:/data"]\n[deploy.dev.env]\nSWAP = "0"'
+        source=STATEFUL, deploy='volumes = ["NAME-data:/data"]\n[deploy.dev.env]\nSWAP = "0"'
     )
     toml = project.folder / "helix.toml"
     toml.write_text(toml.read_text().replace('path = "/"', 'path = "/healthz"'))
+    toml.write_text(toml.read_text().replace("NAME-data", f"{project.name}-data"))
     project.push()
     with traffic(f"{project.url}/counters/visits", method="POST") as seen:
         for swap in range(1, SWAPS + 1):
@@ -60,3 +61,21 @@ def test_ten_redeploys_of_a_database_lose_no_write_and_drop_no_request(
     project.helix("destroy", "dev", "--data", "--yes")
     project.push()
     assert httpx.get(f"{project.url}/counters/visits").text.strip() in {"0", ""}
+
+
+def test_another_projects_volume_is_refused(projects: Callable[..., Project]) -> None:
+    one, other = projects(), projects()
+    for project in (one, other):
+        toml = project.folder / "helix.toml"
+        toml.write_text(
+            toml.read_text().replace(
+                "stop_grace = 3", f'stop_grace = 3\nvolumes = ["{one.name}-data:/data"]'
+            )
+        )
+    one.behave("1")
+    one.push()
+    one.helix("destroy", "dev", "--yes")
+    other.behave("1")
+    result = other.push(expect=3)
+    assert f"{one.name}/dev" in result.text and "volume" in result.text
+    assert other.containers() == []
