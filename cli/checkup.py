@@ -162,11 +162,11 @@ async def _answers(where: stack.Stack, text: str) -> list[Finding]:
 
 def _ports() -> Finding:
     """Whether the embedded stack would find its usual place."""
-    port, ui_port = temporal.PORTS[0], temporal.PORTS[0] + 1000
-    taken = [str(one) for one in (port, ui_port) if not probe.free(one)]
+    ports = next(temporal.places(paths.state_dir()))
+    taken = [str(one) for one in ports if not probe.free(one)]
     if taken:
         return note("ports", f"{' and '.join(taken)} in use: the embedded Temporal takes others")
-    return ok("ports", f"{port} and {ui_port} are free")
+    return ok("ports", f"{ports[0]} and {ports[1]} are free")
 
 
 def _engine() -> list[Finding]:

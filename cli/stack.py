@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SERVER_SECONDS = 60.0
 WORKER_SECONDS = 60.0
 """How long a start may take on a machine that is busy."""
+ANSWER_SECONDS = 15.0
+"""How long one that runs already may take to answer before it is replaced."""
 LOCK_SECONDS = 180.0
 GRACE_SECONDS = 5.0
 """How long the embedded worker's steps may go on when it is stopped. They are only interrupted:
@@ -224,12 +226,11 @@ class _Embedded:
         """The stack, with whatever was missing started. `lock` is the file that holds the lock."""
         if (found := self.running()) is not None:  # another command was quicker
             return found
-        server = self._server()
-        if server is None:
-            server = self._start_server(lock)
-        elif self._worker(server) is None:
-            self._say("starting a new worker of the embedded stack")
+        kept = self._server()
+        server = kept or self._start_server(lock)
         if self._worker(server) is None:
+            if kept:
+                self._say("starting a new worker of the embedded stack")
             self._start_worker(server, lock)
         return embedded(server, started=True)
 
@@ -240,7 +241,7 @@ class _Embedded:
         server = daemon.find(self._state / "server.json")
         if server is None:
             return None
-        if self._same_server(server) and self._comes_up(server):
+        if self._same_server(server) and self._comes_up(server, ANSWER_SECONDS):
             return server
         server.stop(10)
         return None
@@ -258,7 +259,7 @@ class _Embedded:
         record, log = self._state / "server.json", self._state / "server.log"
         before = daemon.read(record)
         last = (before.detail["port"], before.detail["ui_port"]) if before else None
-        ports = temporal.choose_ports(last)
+        ports = temporal.choose_ports(self._state, last)
         self._say(
             "starting the embedded stack: a Temporal server, its UI at "
             f"http://127.0.0.1:{ports[1]}, and a worker"
@@ -273,7 +274,7 @@ class _Embedded:
             umask=0o077,
         )
         server = daemon.find(record)
-        if server is None or not self._comes_up(server):
+        if server is None or not self._comes_up(server, SERVER_SECONDS):
             raise Unreachable(
                 "the embedded Temporal server does not start",
                 hint=f"see {log}; run: helix doctor",
@@ -282,10 +283,9 @@ class _Embedded:
         temporal.keep_longer(program, ports[0])
         return server
 
-    def _comes_up(self, server: Daemon) -> bool:
-        return _until(
-            lambda: temporal.ready(server.detail["ui_port"]), SERVER_SECONDS, lambda: server.alive
-        )
+    def _comes_up(self, server: Daemon, seconds: float) -> bool:
+        ui_port = server.detail["ui_port"]
+        return _until(lambda: temporal.ready(ui_port), seconds, lambda: server.alive)
 
     # The worker -----------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ class _Embedded:
         worker = daemon.find(self._state / "worker.json")
         if worker is None:
             return None
-        if self._same_worker(worker, server) and self._gets_healthy(worker):
+        if self._same_worker(worker, server) and self._gets_healthy(worker, ANSWER_SECONDS):
             return worker
         worker.stop(GRACE_SECONDS + 3)
         return None
@@ -335,7 +335,7 @@ class _Embedded:
             self._identity | {"address": _address(server)},
         )
         worker = daemon.find(self._state / "worker.json")
-        if worker is None or not self._gets_healthy(worker):
+        if worker is None or not self._gets_healthy(worker, WORKER_SECONDS):
             log = self._state / "worker.log"
             raise Unreachable(
                 "the embedded worker does not start",
@@ -343,8 +343,8 @@ class _Embedded:
                 evidence=daemon.tail(log),
             )
 
-    def _gets_healthy(self, worker: Daemon) -> bool:
-        return _until(lambda: _healthy(self._state, worker), WORKER_SECONDS, lambda: worker.alive)
+    def _gets_healthy(self, worker: Daemon, seconds: float) -> bool:
+        return _until(lambda: _healthy(self._state, worker), seconds, lambda: worker.alive)
 
     # Both -----------------------------------------------------------------------------------------
 

@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from cli import probe
 from model.errors import ConfigurationError
@@ -22,9 +24,11 @@ SEARCH_ATTRIBUTES = ("DeployInstance", "DeployImage", "DeployTrigger", "DeploySt
 RETENTION = "720h"
 """How long Temporal's UI shows a deployment that has ended; the server's own 24 h are too short.
 The ledger keeps it for good."""
-PORTS = range(17233, 17283)
+PORTS = range(17000, 18000)
 """Where the server is put, its UI a thousand higher. Outside the ranges from which systems take
 ports for clients, so that it finds the same ones again."""
+FREED_SECONDS = 2.0
+"""How long the system may take to free the ports of a server that was killed."""
 
 INSTALL = (
     "install it: `brew install temporal`, https://docs.temporal.io/cli, or "
@@ -165,15 +169,33 @@ def ready(ui_port: int, timeout: float = 1.0) -> bool:
     return status == 200
 
 
-def choose_ports(before: tuple[int, int] | None) -> tuple[int, int]:
+def choose_ports(state: Path, before: tuple[int, int] | None) -> tuple[int, int]:
     """Ports of the server and of its UI: those of last time if they are free, so that links to
-    the UI stay valid."""
-    candidates = [before] if before else []
-    candidates += [(port, port + 1000) for port in PORTS]
-    for port, ui_port in candidates:
-        if probe.free(port) and probe.free(ui_port):
-            return port, ui_port
+    the UI stay valid.
+
+    Args:
+        state: the stack's folder. Each folder has its own place among PORTS, so that two stacks do
+            not take each other's.
+    """
+    if before is not None:
+        deadline = time.monotonic() + FREED_SECONDS
+        while not all(map(probe.free, before)):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        else:
+            return before
+    for ports in places(state):
+        if all(map(probe.free, ports)):
+            return ports
     return probe.any_free(), probe.any_free()
+
+
+def places(state: Path) -> Iterator[tuple[int, int]]:
+    """Where the stack of this folder may be, the best place first."""
+    first = crc32(str(state).encode()) % len(PORTS)
+    for port in (*PORTS[first:], *PORTS[:first]):
+        yield port, port + len(PORTS)
 
 
 def keep_longer(program: Path, port: int) -> None:

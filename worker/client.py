@@ -26,10 +26,14 @@ POLL_SECONDS = 60.0
 """How long one poll of a worker takes when nothing comes: the SDK's own limit."""
 
 CONNECT_PROBLEMS = (
-    (r"connection refused|tcp connect error", "nothing listens there", "start it, or correct TEMPORAL_ADDRESS"),
+    (
+        r"connection refused|tcp connect error",
+        "nothing listens there",
+        "start it, or correct TEMPORAL_ADDRESS",
+    ),
     (r"dns error|failed to lookup", "the name is not known", "check TEMPORAL_ADDRESS"),
     (
-        r"certificate|tls|handshake|h2 protocol|frame with invalid size",
+        r"certificate|\btls|handshake|h2 protocol|frame with invalid|InvalidContentType",
         "the TLS handshake failed",
         "check TEMPORAL_TLS and the TEMPORAL_TLS_* certificates",
     ),
