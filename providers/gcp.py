@@ -283,8 +283,9 @@ class GcpProvider(CloudProvider):
         if ready.state == run.State.CONDITION_SUCCEEDED:
             if any(one.revision == wanted.revision for one in run.observed(service)):
                 return Rollout(phase=Phase.RUNNING, detail="ready")
-            if wanted.operation and (wrong := self._operation_error(wanted.operation)):
-                return self._failed(wanted.revision, wrong)
+            operation = self._operation(wanted.operation) if wanted.operation else None
+            if operation is not None and operation.HasField("error"):
+                return self._failed(wanted.revision, operation.error.message)
             return Rollout(phase=Phase.STARTING, detail="traffic is being routed")
         if wrong := self._never_came(wanted, service):
             return self._failed(wanted.revision, wrong)
@@ -292,29 +293,26 @@ class GcpProvider(CloudProvider):
 
     def _never_came(self, wanted: Handle, service: run_v2.Service) -> str:
         """Why there will be no revision; empty if there may still be one."""
-        if wanted.operation and (wrong := self._operation_error(wanted.operation)):
-            return wrong
-        settled = not service.reconciling and service.observed_generation == service.generation
-        if not settled:
-            return ""
-        if run.short(service.template.revision) == wanted.revision:
-            end = service.terminal_condition
-            return run.explain(end) if run.failed(end) else ""
         known = {one.revision for one in run.asked(service)}
-        return "" if wanted.revision in known else "its revision is gone"
-
-    def _operation_error(self, name: str) -> str:
-        """How a change that was begun, perhaps by another worker, has failed; empty if it has not.
-        Google forgets operations after a while."""
-        try:
-            found: Operation = self._api.read(
-                self._api.services.get_operation,
-                GetOperationRequest(name=name),
-                "run.operations.get",
-            )
-        except NotFound:
+        if wanted.operation:
+            operation = self._operation(wanted.operation)
+            if operation is not None and (not operation.done or operation.HasField("error")):
+                return str(operation.error.message)
+            if operation is not None and not service.reconciling and wanted.revision not in known:
+                return "its revision is gone"
+        if service.reconciling or run.short(service.template.revision) != wanted.revision:
             return ""
-        return found.error.message if found.done and found.HasField("error") else ""
+        end = service.terminal_condition
+        return run.explain(end) if run.failed(end) else ""
+
+    def _operation(self, name: str) -> Operation | None:
+        """A change that was begun, perhaps by another worker. None: Google forgets operations
+        after a while."""
+        request = GetOperationRequest(name=name)
+        try:
+            return self._api.read(self._api.services.get_operation, request, "run.operations.get")
+        except NotFound:
+            return None
 
     def _failed(self, revision: str, why: str) -> Rollout:
         logs = ""

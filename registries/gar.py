@@ -36,9 +36,7 @@ MARGIN = timedelta(minutes=5)
 READY_SECONDS = 20.0
 """How long a new repository may take before the attempt ends; the next one goes on waiting."""
 LOOK_SECONDS = 0.5
-NAME = re.compile(
-    r"(?P<location>[a-z0-9-]+)-docker\.pkg\.dev/(?P<project>[^/]+(?:\.[^/]+)?)/(?P<id>[^/]+)/.+"
-)
+NAME = re.compile(r"(?P<location>[a-z0-9-]+)-docker\.pkg\.dev/(?P<project>[^/]+)/(?P<id>[^/]+)/.+")
 """<location>-docker.pkg.dev/<project>/<repository>/<image>."""
 
 
@@ -164,7 +162,8 @@ class GarRegistry(OciRegistry):
     def close(self) -> None:
         super().close()
         if "_client" in self.__dict__:
-            self._client.transport.close()
+            transport: Any = self._client.transport
+            transport.close()
 
     # Google ---------------------------------------------------------------------------------------
 
