@@ -7,6 +7,7 @@ what the engine itself says, whatever happened to the one before.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,3 +199,11 @@ class Boxes:
             return Box(self._client.containers.get(name_or_id))
         except Missing:
             return None
+
+    def taken(self, name: str) -> Box | None:
+        """The container that holds a name we were just refused. It may be a moment before it can be
+        seen: another caller has reserved the name and is still creating it."""
+        end = time.monotonic() + 5
+        while (box := self.find(name)) is None and time.monotonic() < end:
+            time.sleep(0.05)
+        return box

@@ -318,7 +318,7 @@ class DockerProvider(CloudProvider):
                 hint="push again",
             ) from None
         except APIError as error:
-            found = self._boxes.find(name) if error.status_code == 409 else None
+            found = self._boxes.taken(name) if error.status_code == 409 else None
             if found is None:
                 raise
             if found.deployment != release.deployment:

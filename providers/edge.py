@@ -147,7 +147,11 @@ class Edge:
     @property
     def box(self) -> Box | None:
         """Its container, if there is one."""
-        return Boxes(self._client, self._instance).find(self._name)
+        return self._boxes.find(self._name)
+
+    @property
+    def _boxes(self) -> Boxes:
+        return Boxes(self._client, self._instance)
 
     @property
     def runs(self) -> bool:
@@ -225,7 +229,7 @@ class Edge:
         )
 
     def _create(self, deployment: str) -> Container:
-        container = self._find()
+        container = self._ours(self.box)
         if container is None:
             try:
                 container = self._client.containers.create(
@@ -248,7 +252,8 @@ class Edge:
                     restart_policy=_POLICY,
                 )
             except APIError as error:
-                container = self._find() if error.status_code == 409 else None
+                taken = self._boxes.taken(self._name) if error.status_code == 409 else None
+                container = self._ours(taken)
                 if container is None:
                     raise
         if Box(container).aliases(self._network) is None:
@@ -256,8 +261,7 @@ class Edge:
             container.reload()
         return container
 
-    def _find(self) -> Container | None:
-        box = self.box
+    def _ours(self, box: Box | None) -> Container | None:
         if box is None:
             return None
         if box.labels.get(names.LABEL_INSTANCE) != self._instance.key:
