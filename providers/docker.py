@@ -159,6 +159,7 @@ class DockerProvider(CloudProvider):
         self._check_disk(info)
         self._check_port()
         self._check_network()
+        self._volumes.check()
         if self._publishes and not self._settings.edge:
             self._note_interruption("no edge is configured")
 

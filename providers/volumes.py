@@ -17,6 +17,7 @@ from pathlib import Path
 import docker
 from docker.errors import APIError
 from docker.errors import NotFound as Missing
+from docker.models.volumes import Volume as DockerVolume
 
 from model import names
 from model.errors import ConfigurationError, Conflict, PermissionDenied
@@ -48,6 +49,27 @@ class Volumes:
         """As an engine wants them: source:mount."""
         return [f"{each.path or each.name}:{each.mount}" for each in self._all]
 
+    def check(self) -> None:
+        """See that no named one is another instance's.
+
+        Raises:
+            Conflict: whose it is.
+        """
+        for volume in self._all:
+            if volume.name:
+                with suppress(Missing):
+                    self._refuse_foreign(self._client.volumes.get(volume.name))
+
+    def _refuse_foreign(self, found: DockerVolume) -> None:
+        instance = self._instance
+        owner = (found.attrs.get("Labels") or {}).get(names.LABEL_INSTANCE)
+        if owner not in (None, instance.key):
+            raise Conflict(
+                f"the volume {found.name} holds the data of {owner}",
+                hint=f"name it otherwise in [deploy.{instance.name}], such as "
+                f"{names.docker_name(instance.project, instance.name)}_data",
+            )
+
     def ensure(self, deployment: str) -> list[str]:
         """Create the named ones that are missing. Returns what this deployment brings into being:
         those, from an earlier attempt too, and the folders that are not there yet.
@@ -66,14 +88,8 @@ class Volumes:
                 names.LABEL_DEPLOYMENT: deployment,
             }
             found = self._client.volumes.create(volume.name, labels=labels)  # or finds it
-            kept = found.attrs.get("Labels") or {}
-            if kept.get(names.LABEL_INSTANCE, self._instance.key) != self._instance.key:
-                raise Conflict(
-                    f"the volume {volume.name} holds the data of {kept[names.LABEL_INSTANCE]}",
-                    hint=f"name it otherwise in [deploy.{self._instance.name}], such as "
-                    f"{names.docker_name(self._instance.project, self._instance.name)}_data",
-                )
-            if kept.get(names.LABEL_DEPLOYMENT) == deployment:
+            self._refuse_foreign(found)
+            if (found.attrs.get("Labels") or {}).get(names.LABEL_DEPLOYMENT) == deployment:
                 made.append(volume.name)
         return made
 
