@@ -52,7 +52,8 @@ def traffic(
                 if good:
                     found.answers[text] += 1
                 else:
-                    found.failed.append(problem)
+                    took = time.monotonic() - began
+                    found.failed.append(f"{time.time():.3f} after {took:.3f} s: {problem}")
 
     threads = [threading.Thread(target=ask, daemon=True) for _ in range(clients)]
     for thread in threads:
