@@ -50,6 +50,11 @@ class DeployRequest(Record):
     """The release a rollback goes back to."""
     retry_of: str = ""
     """The deployment this one continues."""
+    override_freeze: str = ""
+    """Why a freeze window does not hold this deployment up; empty: it does."""
+    refresh: str = ""
+    """Build again whatever was built before, from base images as they are now. Any text that no
+    other deployment has: it tells this build from earlier ones of the same source."""
 
     @property
     def workflow_id(self) -> str:

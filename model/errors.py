@@ -122,6 +122,12 @@ class Busy(Conflict):
     retryable = True
 
 
+class Frozen(HelixError):
+    """Deployments are refused for now: a freeze window holds."""
+
+    code = "Frozen"
+
+
 class PlatformUnhealthy(HelixError):
     """The platform or the machine cannot carry out the work: full disk, dead engine, outage."""
 

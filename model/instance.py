@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue
 
 from model.artifact import BuildSettings
 from model.base import Record, digest_of
+from model.freeze import Window
 
 
 class Step(StrEnum):
@@ -154,6 +155,8 @@ class Instance(Record):
     guidance: Guidance | None = None
     bake: float = Field(0, ge=0)
     """Seconds for which a promoted release is watched; it is rolled back if it goes bad."""
+    freeze: tuple[Window, ...] = ()
+    """When deployments are refused."""
     steps: dict[Step, StepPolicy] = Field(default_factory=dict)
 
     @property
