@@ -47,7 +47,7 @@ def engine() -> Iterator[docker.DockerClient]:
         client = docker.from_env()
         client.ping()
     except DockerException as error:
-        missing("engine", f"no engine answers: {error}", "run: make env")
+        missing("engine", f"no engine answers: {error}", "run: make tools")
     yield client
     client.close()
 
