@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.machine import Machine, Project, clean_up, make_project
+from tests.services.proxy import Proxy, proxy
 from tests.services.registry import TestRegistry, secured_registry
+
+DOCKERFILE = """
+ARG BASE=python:3-slim
+FROM ${BASE}
+COPY app.py behaviour.json /app/
+RUN sleep 3
+COPY ballast /ballast
+CMD ["python3", "-u", "/app/app.py"]
+"""
+"""Slow enough to be interrupted, and with a layer that takes its time on the way."""
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +63,26 @@ def projects(machine: Machine, registry: TestRegistry) -> Iterator[Callable[...,
     yield make
     for one in made:
         clean_up(one)
+
+
+@pytest.fixture
+def slow_registry(registry: TestRegistry) -> Iterator[Proxy]:
+    """The registry behind a line that takes some seconds for an image."""
+    url = urlsplit(f"https://{registry.host}")
+    with proxy(url.hostname or "", url.port or 0) as running:
+        yield running
+
+
+@pytest.fixture
+def slow_project(
+    projects: Callable[..., Project], slow_registry: Proxy, registry: TestRegistry
+) -> Project:
+    """Every activity of it takes long enough to be hit."""
+    made = projects(deploy='strategy = "stop-first"')
+    toml = made.folder / "helix.toml"
+    toml.write_text(toml.read_text().replace(registry.host, slow_registry.host))
+    (made.folder / "ballast").write_bytes(os.urandom(1_000_000))
+    (made.folder / "Dockerfile").write_text(DOCKERFILE)
+    made.behave("1", stubborn=True)
+    made.push()
+    return made

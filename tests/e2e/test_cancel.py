@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 
-from tests.e2e.machine import Project, eventually
+from tests.e2e.machine import Machine, Project, eventually
+from tests.e2e.runs import wait_for_activity
+from tests.services.proxy import Proxy
 
 pytestmark = pytest.mark.engine
 
@@ -40,3 +45,35 @@ def test_a_cancelled_release_is_undone(project: Project) -> None:
     assert project.history()[0]["progress"]["outcome"] == "cancelled"
     running = [one for one in project.containers() if one.labels.get("helix.role") == "app"]
     assert [one.labels["helix.release"] for one in running] == ["1"]
+
+
+MOMENTS: dict[str, dict[str, Any]] = {
+    "build": {},
+    "push": {},
+    "start_release": {},
+    "check_health": {"slow_start": 5},
+}
+"""Activity -> what the second release does, so that the activity takes its time."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_cancel_during_a_step_cleans_up(
+    machine: Machine, slow_project: Project, slow_registry: Proxy, moment: str
+) -> None:
+    project = slow_project
+    (project.folder / "ballast").write_bytes(os.urandom(3_000_000))
+    project.behave("2", **MOMENTS[moment])
+    slow_registry.bytes_per_second = 1_000_000
+    pushing = project.begin_push()
+    wait_for_activity(machine, project, moment)
+    project.helix("cancel", "dev")
+    slow_registry.bytes_per_second = 0
+    pushing.communicate(timeout=60)
+    assert pushing.returncode == 7
+    assert project.version() == "1"
+    apps = [one for one in project.containers() if one.labels.get("helix.role") == "app"]
+    assert [one.labels["helix.release"] for one in apps] == ["1"]
+    assert not list((machine.home / "state" / "scratch").rglob("context"))
+    project.behave("3")
+    project.push()
+    assert project.version() == "3"

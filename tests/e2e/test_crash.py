@@ -8,51 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.machine import Machine, Project, eventually
 from tests.e2e.runs import is_running, wait_for_activity
-from tests.services.proxy import Proxy, proxy
-from tests.services.registry import TestRegistry
+from tests.services.proxy import Proxy
 
 pytestmark = pytest.mark.engine
-
-DOCKERFILE = """
-ARG BASE=python:3-slim
-FROM ${BASE}
-COPY app.py behaviour.json /app/
-RUN sleep 3
-COPY ballast /ballast
-CMD ["python3", "-u", "/app/app.py"]
-"""
-
-
-@pytest.fixture
-def slow_registry(registry: TestRegistry) -> Iterator[Proxy]:
-    """The registry behind a line that takes some seconds for an image."""
-    url = urlsplit(f"https://{registry.host}")
-    with proxy(url.hostname or "", url.port or 0) as running:
-        yield running
-
-
-@pytest.fixture
-def project(
-    projects: Callable[..., Project], slow_registry: Proxy, registry: TestRegistry
-) -> Project:
-    """Every activity of it takes long enough to be hit."""
-    made = projects(deploy='strategy = "stop-first"')
-    toml = made.folder / "helix.toml"
-    toml.write_text(toml.read_text().replace(registry.host, slow_registry.host))
-    (made.folder / "ballast").write_bytes(os.urandom(1_000_000))
-    (made.folder / "Dockerfile").write_text(DOCKERFILE)
-    made.behave("1", stubborn=True)
-    made.push()
-    return made
-
 
 VICTIMS = ("worker", "server")
 MOMENTS = {
@@ -82,8 +46,9 @@ def _lives(pid: int) -> bool:
 @pytest.mark.parametrize("victim", VICTIMS)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_leaves_nothing_half_done(
-    machine: Machine, project: Project, slow_registry: Proxy, moment: str, victim: str
+    machine: Machine, slow_project: Project, slow_registry: Proxy, moment: str, victim: str
 ) -> None:
+    project = slow_project
     (project.folder / "ballast").write_bytes(os.urandom(3_000_000))
     project.behave("2", **MOMENTS[moment])
     slow_registry.bytes_per_second = 1_000_000
