@@ -127,6 +127,11 @@ class Box:
         joined = self.container.attrs["NetworkSettings"]["Networks"].get(network)
         return None if joined is None else set(joined.get("Aliases") or ())
 
+    def address(self, network: str) -> str:
+        """Its IPv4 address on a network, now; empty if it has none."""
+        joined = self.container.attrs["NetworkSettings"]["Networks"].get(network) or {}
+        return str(joined.get("IPAddress") or "")
+
     def revision(self) -> Revision:
         """What the pipeline keeps of it."""
         return Revision(

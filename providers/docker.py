@@ -147,6 +147,7 @@ class DockerProvider(CloudProvider):
     @translated()
     def preflight(self) -> None:
         """See that the engine answers, and that names, port, disk, platform and image will do."""
+        self._check_reachable_image()
         self._engine.check()
         if len(self._base) > LONGEST_NAME:
             raise ConfigurationError(
@@ -154,7 +155,6 @@ class DockerProvider(CloudProvider):
                 hint="shorten the project's or the instance's name in helix.toml",
             )
         info = self._client.info()
-        self._check_reachable_image()
         self._check_platform(info)
         self._check_disk(info)
         self._check_port()
@@ -393,6 +393,8 @@ class DockerProvider(CloudProvider):
         if edge is not None and edge.runs:
             edge.ensure(upstream, deployment=box.deployment, shut=True)
         for one in others:
+            if edge is not None and one.is_open:
+                edge.drain(one)
             self._stop(one)
         if edge is not None and others and not edge.runs:
             # The port was the previous container's own; from here on requests wait for us.
@@ -528,7 +530,9 @@ class DockerProvider(CloudProvider):
         if box.deployment and not box.is_promoted:
             box.container.update(restart_policy=_policy(PROMOTED_POLICY))
         for one in self._boxes.releases():
-            if one.id != box.id:
+            if one.id != box.id and one.is_open:
+                if spec is not None:
+                    self._edge(spec).drain(one)
                 self._stop(one)
         for one in self._boxes.edges():
             if spec is None or one.labels.get(names.LABEL_CONFIG) != spec.digest:

@@ -4,16 +4,16 @@ A container cannot be given a published port after its creation, and two cannot 
 one. So the edge publishes the instance's port, and releases come and go behind it, on a network of
 the instance's own. Its Caddyfile names one upstream: a network alias that is unique to a release.
 
-    start-first   write the new alias; `caddy reload` returns when the requests inside the old
-                  release are answered; then the old release is stopped.
+    start-first   write the new alias and reload; when the requests inside the old release are
+                  answered, it is stopped.
     stop-first    write the new alias before anything has it, with the gate shut: each request
                   waits for the name to answer. When the new release is healthy it joins the network
                   under that alias, the waiting requests flow, and the gate is opened for good.
 
 What this rests on, seen with Caddy 2.6 and engine 20.10:
 
-- `caddy reload` blocks until the requests of the old configuration are answered, or `grace_period`
-  is over. Requests that wait for an upstream are given up: never reload while some may.
+- `caddy reload` lets requests inside a release end, but does not wait for them: their connections
+  are counted. It gives up requests that wait for an upstream: never reload while some may.
 - Caddy repeats a request that could not connect, but not its body. So what waits is a GET of the
   gate's own, and the request itself is first sent when that was answered.
 - With the option `ndots:1` the engine's DNS answers an unknown name at once; without it, it asks
@@ -23,7 +23,7 @@ What this rests on, seen with Caddy 2.6 and engine 20.10:
 - Whether a file exists is looked at for each request. So two marker files turn the gate and the
   closing of connections on and off without a reload.
 - Connections to the release are not kept: one that it closes in the moment a POST is sent into it
-  would be a failed request.
+  would be a failed request. So each open one is a request.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import tarfile
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import docker
@@ -58,7 +59,9 @@ PATIENCE_SECONDS = 5.0
 HOLD_MARGIN = 15.0
 """Seconds that requests wait beyond stopping the old release and probing the new one."""
 DRAIN_SECONDS = 5.0
-"""The least time that requests inside an old configuration get to end."""
+"""The least time that requests inside a release get to end before it is told to stop."""
+BUSY_STATES = {"01", "02", "08"}
+"""Of a connection in /proc/net/tcp: established, being established, closed by the release only."""
 START_SECONDS = 10.0
 """Within this time Caddy must listen after its start."""
 
@@ -79,7 +82,7 @@ TEMPLATE = """\
 	header @leaving Connection close
 	route {{
 		reverse_proxy @shut {alias}:{port} {{
-			method GET
+			method HEAD
 			rewrite {probe}
 			header_up -Connection
 			header_up -Upgrade
@@ -206,6 +209,19 @@ class Edge:
         # Also if the file was right: a process that wrote it may have died before this.
         _reload(container)
 
+    def drain(self, release: Box) -> None:
+        """Wait until no request is inside a release any more, but no longer than is fair."""
+        address = release.address(self._network)
+        end = time.monotonic() + self._grace
+        while address and (box := self.box) and box.status == "running":
+            if _connections(box.container, address) == 0 or time.monotonic() > end:
+                return
+            time.sleep(0.05)
+
+    @property
+    def _grace(self) -> float:
+        return max(self._instance.stop_grace, DRAIN_SECONDS)
+
     def reload(self) -> None:
         """Make the running Caddy agree with its file, and wait for requests of before."""
         box = self.box
@@ -216,7 +232,7 @@ class Edge:
         instance = self._instance
         check = instance.health_check
         return TEMPLATE.format(
-            grace=max(instance.stop_grace, DRAIN_SECONDS),
+            grace=self._grace,
             inside=INSIDE,
             folder=FOLDER,
             leaving=_leaving(upstream.alias),
@@ -309,6 +325,20 @@ def _reload(container: Container) -> None:
                 evidence=said,
             )
         time.sleep(0.05)  # it has just been started
+
+
+def _connections(container: Container, address: str) -> int:
+    """How many connections the edge has to an address."""
+    # The image need not have any program but Caddy; this one of its commands prints a file.
+    run = container.exec_run(["caddy", "fmt", "/proc/net/tcp"], stderr=False)
+    table = bytes(run.output or b"").decode(errors="replace")  # type: ignore[arg-type]
+    if "local_address" not in table:
+        return 1  # it cannot be known: wait as long as is fair
+    # The table has addresses as hexadecimal numbers in the machine's byte order: 0100007F:1F90.
+    packed = ip_address(address).packed
+    wanted = {packed.hex().upper(), packed[::-1].hex().upper()}
+    rows = (line.split() for line in table.splitlines() if ":" in line)
+    return sum(row[2].split(":")[0] in wanted and row[3] in BUSY_STATES for row in rows)
 
 
 def _leaving(alias: str) -> str:
