@@ -133,6 +133,11 @@ class Project:
             json.dumps({"version": version, "mode": mode, **more})
         )
 
+    def patience(self, seconds: int) -> None:
+        """How long a release may take to become healthy; 6 seconds at first."""
+        toml = self.folder / "helix.toml"
+        toml.write_text(toml.read_text().replace("deadline = 6", f"deadline = {seconds}"))
+
     def push(self, *words: str, expect: int | None = 0, timeout: float = 180) -> Result:
         """`helix push dev`."""
         return self.machine.helix(

@@ -22,19 +22,22 @@ def phase(project: Project) -> str:
 
 
 def test_a_second_push_exits_5_and_names_the_first(project: Project) -> None:
+    project.patience(120)
     project.behave("1", "silent")
     first = project.begin_push()
     eventually(lambda: phase(project), what="the first push")
     project.behave("2")
     second = project.push(expect=5)
     assert "helix cancel" in second.text and "helix follow" in second.text
+    project.helix("cancel", "dev")
     first.communicate(timeout=120)
-    assert first.returncode == 3
+    assert first.returncode == 7
 
 
 def test_a_cancelled_release_is_undone(project: Project) -> None:
     project.behave("1")
     project.push()
+    project.patience(120)
     project.behave("2", "silent")
     pushing = project.begin_push()
     eventually(lambda: phase(project) == "health-check", what="the health check")
@@ -51,7 +54,7 @@ MOMENTS: dict[str, dict[str, Any]] = {
     "build": {},
     "push": {},
     "start_release": {},
-    "check_health": {"slow_start": 5},
+    "check_health": {"mode": "silent"},
 }
 """Activity -> what the second release does, so that the activity takes its time."""
 
@@ -61,6 +64,7 @@ def test_a_cancel_during_a_step_cleans_up(
     machine: Machine, slow_project: Project, slow_registry: Proxy, moment: str
 ) -> None:
     project = slow_project
+    project.patience(120)
     (project.folder / "ballast").write_bytes(os.urandom(3_000_000))
     project.behave("2", **MOMENTS[moment])
     slow_registry.bytes_per_second = 1_000_000
