@@ -34,6 +34,6 @@ def test_a_plan_sees_that_something_else_runs(project: Project) -> None:
     project.push()
     for one in project.containers():
         if one.labels.get("helix.role") == "app":
-            one.stop(timeout=1)
+            one.remove(force=True)
     plan = project.helix("plan", "dev", "--json", expect=10).document
     assert plan["drift"]
