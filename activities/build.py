@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from activities import beat
 from activities.boundary import step_activity
-from model.artifact import Artifact, Bundle, Image, Source
+from model.artifact import Artifact, BuildSettings, Bundle, Image, Source
 from model.base import digest_of
-from model.errors import ConfigurationError, NotFound, PlatformUnhealthy
+from model.errors import ConfigurationError, NotFound, PermissionDenied, PlatformUnhealthy
 from model.instance import Instance, RegistryTarget
 from model.names import LABEL_DEPLOYMENT, content_tag, docker_name, image_tag
 from model.steps import BuildInput
@@ -70,7 +70,9 @@ class BuildActivities:
             if instance.build.kind == "bundle":
                 bundle = Bundle(digest=source.digest, url=source.url, size=source.size)
                 return Artifact(bundle=bundle, built_from=source.digest)
-            built_from = digest_of([source.digest, _settings_of(instance)])
+            refresh = given.request.refresh
+            anew = [refresh] if refresh else []
+            built_from = digest_of([source.digest, _settings_of(instance), *anew])
             found = self._find(instance, registry, built_from)
             return found or self._make(given, source, registry, built_from)
 
@@ -115,6 +117,9 @@ class BuildActivities:
             builder = choose(settings, text)
             said = _Said(log.write)
             said.line(f"building {instance.key} with {builder.name}")
+            logins = _logins(registry, text, instance)
+            if given.request.refresh:
+                _refresh_bases(text, settings, logins, said)
             image_id = builder.build(
                 BuildJob(
                     context=context,
@@ -125,7 +130,7 @@ class BuildActivities:
                         key: services.secret(instance, reference)
                         for key, reference in settings.secrets.items()
                     },
-                    logins=_logins(registry, text, instance),
+                    logins=logins,
                     scratch=work,
                     log=said.line,
                     beat=said.beat,
@@ -270,6 +275,25 @@ def _check_space(folder: Path, needed: int) -> None:
             f"only {free >> 20} MB are free in {folder}, and the build may need {needed >> 20}",
             hint="free some with `docker system df` and `docker builder prune`",
         )
+
+
+def _refresh_bases(
+    text: str, settings: BuildSettings, logins: dict[str, tuple[str, SecretStr]], said: _Said
+) -> None:
+    """Fetch the base images again, since their tags may have moved. One that only this engine has,
+    and no registry, stays as it is."""
+    from builders import images
+    from builders.dockerfile import Dockerfile
+
+    for base in Dockerfile(text).bases(settings.args, settings.target):
+        try:
+            images.pull(
+                base, logins, said.line, said.beat, platform=settings.platform, refresh=True
+            )
+        except (NotFound, PermissionDenied) as error:
+            if images.find(base) is None:
+                raise
+            said.line(f"{base} stays as it is: {error.message}")
 
 
 def _settings_of(instance: Instance) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from activities.boundary import step_activity
+from model.deployment import Trigger
 from model.errors import ConfigurationError
+from model.freeze import frozen
 from model.steps import Validated, ValidateInput
 
 if TYPE_CHECKING:
@@ -25,11 +27,13 @@ class ValidateActivities:
         """Check the request, the source, the secrets and the platform; read what runs now.
 
         Raises:
+            Frozen: a freeze window holds.
             ConfigurationError, NotFound, Conflict, QuotaExceeded, PermissionDenied,
             PlatformUnhealthy: nothing was changed.
         """
         request, instance = given.request, given.request.instance
         services = self._services
+        note = check_freeze(given, services)
         for reference in {**instance.secrets, **instance.build.secrets}.values():
             services.secret(instance, reference)
         builder = ""
@@ -41,7 +45,7 @@ class ValidateActivities:
             check_capabilities(instance, provider.capabilities)
             provider.preflight()
             previous = provider.current()
-            notes = tuple(provider.context.notes)
+            notes = (*note, *provider.context.notes)
         return Validated(
             queue=services.queue,
             builder=builder,
@@ -57,6 +61,26 @@ class ValidateActivities:
             return None
         same = record.progress.revision.id == previous.id
         return record.request.instance.health_check if same else None
+
+
+def check_freeze(given: ValidateInput, services: Services) -> tuple[str, ...]:
+    """Refuse a deployment that was started while a freeze window holds. A rollback is let through:
+    it is what a freeze is for. Returns what a person should know.
+
+    Raises:
+        Frozen: until when, and why.
+        ConfigurationError: a window's time zone is not known here.
+    """
+    request = given.request
+    if not request.instance.freeze or request.trigger is Trigger.ROLLBACK:
+        return ()
+    started = services.ledger.get(given.deployment).started_at
+    refusal = frozen(request.instance.freeze, started)
+    if refusal is None:
+        return ()
+    if not request.override_freeze:
+        raise refusal
+    return (f"{refusal.message}; overridden: {request.override_freeze}",)
 
 
 def check_capabilities(instance: Instance, capabilities: Capabilities) -> None:

@@ -237,6 +237,23 @@ class Ledger:
         """Add an event at the end of the chain. Returns it as written, numbered and sealed."""
         return self._write(lambda session: self._append(session, event))
 
+    def append_once(self, event: AuditEvent) -> AuditEvent:
+        """As `append_event`, unless there is an event of the same deployment, action and outcome
+        already, which is then returned."""
+
+        def work(session: Session) -> AuditEvent:
+            same = select(EventRow).where(
+                EventRow.deployment == event.deployment,
+                EventRow.action == event.action,
+                EventRow.outcome == event.outcome,
+            )
+            known = session.scalars(same).first()
+            if known is not None:
+                return AuditEvent.model_validate(known, from_attributes=True)
+            return self._append(session, event)
+
+        return self._write(work)
+
     def events(
         self, instance_key: str = "", *, after: int = 0, limit: int = 1000
     ) -> list[AuditEvent]:
@@ -370,7 +387,10 @@ def _started(row: DeploymentRow, request: DeployRequest) -> AuditEvent:
         deployment=row.deployment,
         reason=request.reason,
         outcome="started",
-        detail={"release": row.number},
+        detail={
+            "release": row.number,
+            **({"override_freeze": request.override_freeze} if request.override_freeze else {}),
+        },
     )
 
 

@@ -27,6 +27,7 @@ from activities.deploy import DeployActivities
 from activities.health_check import HealthCheckActivities
 from activities.push import PushActivities
 from activities.record import RecordActivities
+from activities.schedule import ScheduleActivities
 from activities.services import Services
 from activities.validate import ValidateActivities
 from ledger.ledger import Ledger
@@ -39,6 +40,7 @@ from worker.logs import configure_logging
 from worker.settings import Settings, load
 from workflows.deploy import DeployWorkflow
 from workflows.destroy import DestroyWorkflow
+from workflows.redeploy import RedeployWorkflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WORKFLOWS = [DeployWorkflow, DestroyWorkflow]
+WORKFLOWS = [DeployWorkflow, DestroyWorkflow, RedeployWorkflow]
 
 
 def make_services(settings: Settings) -> Services:
@@ -80,6 +82,7 @@ def activities_of(services: Services) -> list[Callable[..., Any]]:
     record = RecordActivities(services)
     deploy = DeployActivities(services)
     health = HealthCheckActivities(services)
+    schedule = ScheduleActivities(services)
     return [
         record.record_start,
         ValidateActivities(services).validate,
@@ -96,6 +99,8 @@ def activities_of(services: Services) -> list[Callable[..., Any]]:
         deploy.restore_release,
         deploy.destroy,
         record.record_destroyed,
+        schedule.prepare_redeploy,
+        schedule.record_skipped,
     ]
 
 

@@ -101,6 +101,8 @@ POLICIES: dict[str, Policy] = {
     "restore_release": Policy(
         timeout=10 * MINUTE, deadline=30 * MINUTE, heartbeat=10, fatal=ONLY_HOPELESS
     ),
+    "prepare_redeploy": Policy(timeout=15 * MINUTE, deadline=HOUR, heartbeat=10, attempts=6),
+    "record_skipped": Policy(timeout=10, deadline=HOUR, longest_backoff=MINUTE),
     "destroy": Policy(timeout=20 * MINUTE, deadline=HOUR, heartbeat=10),
 }
 """Activity -> policy."""
@@ -109,3 +111,7 @@ MAX_BUILD_HOSTS = 20
 """How many workers a build is given to, one after the other, when each in turn is gone."""
 MAX_REAUTHENTICATIONS = 2
 """How often a step that found expired credentials may go back to `authenticate`."""
+LOCK_WAIT = 24 * HOUR
+"""How long a scheduled run waits for a deployment that is in its way, if it is to wait at all."""
+LOCK_PAUSE, LOCK_PAUSE_LONGEST = 5.0, 2 * MINUTE
+"""Between two looks whether it still is; doubles from the first to the second."""

@@ -13,4 +13,9 @@ def home_queue(instance: Instance) -> str | None:
 
     A local instance belongs to one machine's engine, and so to that machine's worker.
     """
-    return f"{workflow.info().task_queue}@{instance.host}" if instance.host else None
+    return queue_of(instance.host)
+
+
+def queue_of(host: str) -> str | None:
+    """The queue of a machine's own worker; None if no machine is named, since any will do."""
+    return f"{workflow.info().task_queue}@{host}" if host else None
