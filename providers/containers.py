@@ -23,6 +23,8 @@ LABEL_PORT = "helix.port"
 """The port the release listens on."""
 LABEL_EDGE = "helix.edge"
 """The `EdgeSpec` of the edge in front of it, as JSON; absent if it stands alone."""
+LABEL_SLOT = "helix.slot"
+"""The slot of that edge that it was made for."""
 LABEL_MADE = "helix.made"
 """The host folders and volumes that did not exist before this container, as a JSON list."""
 
@@ -100,9 +102,9 @@ class Box:
         return list(json.loads(self.labels.get(LABEL_MADE, "[]")))
 
     @property
-    def alias(self) -> str:
-        """The name under which the edge finds it, and nothing else."""
-        return alias_of(self.deployment) if self.deployment else f"live-{self.id[:8]}"
+    def slot(self) -> str:
+        """The slot it was made for, if an edge stands in front of it."""
+        return self.labels.get(LABEL_SLOT, "")
 
     def published(self) -> set[int]:
         """The host ports that were asked for by number."""
@@ -146,11 +148,6 @@ class Box:
     def tail(self, lines: int = 20) -> str:
         """The last lines of its output."""
         return self.container.logs(tail=lines).decode(errors="replace").strip()
-
-
-def alias_of(deployment: str) -> str:
-    """The network alias of the release that a deployment makes."""
-    return f"live-{names.short_id(deployment)}".lower()
 
 
 class Boxes:

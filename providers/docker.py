@@ -25,6 +25,7 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -46,8 +47,16 @@ from model.errors import (
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers.base import CloudProvider, Context
-from providers.containers import LABEL_EDGE, LABEL_MADE, LABEL_PORT, PROMOTED_POLICY, Box, Boxes
-from providers.edge import Edge, EdgeSpec, Upstream, find_image
+from providers.containers import (
+    LABEL_EDGE,
+    LABEL_MADE,
+    LABEL_PORT,
+    LABEL_SLOT,
+    PROMOTED_POLICY,
+    Box,
+    Boxes,
+)
+from providers.edge import SLOTS, Edge, EdgeSpec, Route, aliases_of, find_image
 from providers.engine import Engine, EngineAddress, translated
 from providers.images import Images
 from providers.tunnel import TunnelOptions
@@ -249,7 +258,7 @@ class DockerProvider(CloudProvider):
         if self.instance.stop_first or self._takes_port_from(box, others, previous):
             self._stop_first(box, spec, others)
         elif spec is not None:
-            self._join(box, {box.alias})
+            self._join(box, box.slot)
         self._run(box)
         return box.id
 
@@ -295,7 +304,7 @@ class DockerProvider(CloudProvider):
             names.LABEL_CONFIG: self.instance.config_digest,
             LABEL_PORT: str(self.instance.port),
             LABEL_MADE: json.dumps(made),
-            **({LABEL_EDGE: spec.model_dump_json()} if spec else {}),
+            **self._edge_labels(spec),
         }
         secrets = {
             key: self.context.secret(reference).get_secret_value()
@@ -365,6 +374,11 @@ class DockerProvider(CloudProvider):
             return None
         return EdgeSpec(image=image, publish=publish, address=self._settings.address or "")
 
+    def _edge_labels(self, spec: EdgeSpec | None) -> dict[str, str]:
+        if spec is None:
+            return {}
+        return {LABEL_EDGE: spec.model_dump_json(), LABEL_SLOT: self._edge(spec).free_slot()}
+
     def _note_interruption(self, why: str) -> None:
         self.context.notes.append(f"{why}: a swap will interrupt service for a moment")
 
@@ -388,10 +402,10 @@ class DockerProvider(CloudProvider):
 
     def _stop_first(self, box: Box, spec: EdgeSpec | None, others: Sequence[Box]) -> None:
         """Hold requests, and let every earlier release end."""
-        upstream = Upstream(box.alias, self.instance.port)
         edge = self._edge(spec) if spec else None
+        shut = Route(box.slot, box.port, shut=True)
         if edge is not None and edge.runs:
-            edge.ensure(upstream, deployment=box.deployment, shut=True)
+            edge.send(shut, deployment=box.deployment)
         for one in others:
             if edge is not None and one.is_open:
                 edge.drain(one)
@@ -399,7 +413,8 @@ class DockerProvider(CloudProvider):
         if edge is not None and others and not edge.runs:
             # The port was the previous container's own; from here on requests wait for us.
             self._free_port(spec)
-            edge.ensure(upstream, deployment=box.deployment, shut=True)
+            self._ensure_network()
+            edge.send(shut, deployment=box.deployment)
         if spec is None:
             self._free_port(None)
 
@@ -415,18 +430,18 @@ class DockerProvider(CloudProvider):
     def _edge(self, spec: EdgeSpec) -> Edge:
         return Edge(self._client, self.instance, spec, self._network)
 
-    def _join(self, box: Box, aliases: set[str]) -> None:
-        """Let the edge find the container under these names. A container that is on the network
-        under other names leaves it for a moment: only do that to one without traffic."""
+    def _join(self, box: Box, slot: str) -> None:
+        """Let the edge find the container in this slot, and in no other. One that has another slot
+        leaves the network for a moment: only do that to one without requests inside."""
         self._ensure_network()
         network = self._client.networks.get(self._network)
         found = box.aliases(self._network)
-        if found is not None and aliases <= found:
+        if found is not None and aliases_of(slot) <= found:
             return
         if found is not None:
             network.disconnect(box.id, force=True)
         try:
-            network.connect(box.id, aliases=sorted(aliases))
+            network.connect(box.id, aliases=sorted(aliases_of(slot)))
         except APIError as error:
             # Another caller was faster; what it did is what we wanted.
             if "already exists in network" not in str(error.explanation):
@@ -520,13 +535,12 @@ class DockerProvider(CloudProvider):
         self._refuse_if_superseded(box, box.deployment)
         spec = _spec_of(box)
         if spec is not None:
+            edge = self._edge(spec)
+            now = edge.route()
+            slot = now.slot if now and now.slot in self._slots(box) else box.slot
             self._free_port(spec)
-            self._join(box, {box.alias})
-            self._edge(spec).ensure(
-                Upstream(box.alias, box.port),
-                deployment=box.deployment,
-                names_too=box.aliases(self._network) or (),
-            )
+            self._join(box, slot)
+            edge.send(Route(slot, box.port), deployment=box.deployment)
         if box.deployment and not box.is_promoted:
             box.container.update(restart_policy=_policy(PROMOTED_POLICY))
         for one in self._boxes.releases():
@@ -555,7 +569,7 @@ class DockerProvider(CloudProvider):
             if not (one.is_edge and one.labels.get(names.LABEL_CONFIG) == keep)
         )
         if spec is not None:
-            self._let_held_requests_in(box, spec)
+            self._let_requests_in(box, spec)
         elif box.published():
             self._free_port(None)
         self._run(box)
@@ -570,16 +584,20 @@ class DockerProvider(CloudProvider):
                     hint="nothing is to be done here; see: helix status",
                 )
 
-    def _let_held_requests_in(self, box: Box, spec: EdgeSpec) -> None:
-        """Give the container, besides its own name, the one that held requests wait for."""
+    def _slots(self, box: Box) -> set[str]:
+        return set(SLOTS) & (box.aliases(self._network) or set())
+
+    def _let_requests_in(self, box: Box, spec: EdgeSpec) -> None:
+        """Give the container the slot that requests go to, or wait for."""
         edge = self._edge(spec)
-        waiting_for = edge.upstream()
-        aliases = {box.alias} | ({waiting_for.alias} if waiting_for else set())
-        if box.is_open and aliases - (box.aliases(self._network) or set()):
-            # It runs, and the file names another: whoever wrote it may have died before Caddy
-            # read it. After this no request is inside the container, and it may change its names.
-            edge.reload()
-        self._join(box, aliases)
+        now = edge.route()
+        if now is None or now.slot in self._slots(box):
+            self._join(box, now.slot if now else box.slot)
+            return
+        edge.send(replace(now, shut=True), deployment=box.deployment)
+        if box.is_open:
+            edge.drain(box)
+        self._join(box, now.slot)
 
     def _find_again(self, previous: Revision) -> Box:
         box = self._boxes.find(previous.detail.get("container", "") or previous.id)

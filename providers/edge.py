@@ -2,28 +2,26 @@
 
 A container cannot be given a published port after its creation, and two cannot publish the same
 one. So the edge publishes the instance's port, and releases come and go behind it, on a network of
-the instance's own. Its Caddyfile names one upstream: a network alias that is unique to a release.
+the instance's own. On that network the release with the traffic has one of two names, its slot; the
+next one gets the other. An empty file in the edge, the youngest of its folder, names slot and port
+that requests go to, so a swap is one small file, and Caddy need not be told:
 
-    start-first   write the new alias and reload; when the requests inside the old release are
-                  answered, it is stopped.
-    stop-first    write the new alias before anything has it, with the gate shut: each request
-                  waits for the name to answer. When the new release is healthy it joins the network
-                  under that alias, the waiting requests flow, and the gate is opened for good.
+    start-first   the next release has its slot from the start. When it is healthy the file names
+                  that; when no request is inside the previous release any more, it is stopped.
+    stop-first    the file names the next slot before anything has it, with the gate shut: requests
+                  wait for the name to answer. When the next release is healthy it gets the slot,
+                  the waiting requests flow, and the gate is opened.
 
 What this rests on, seen with Caddy 2.6 and engine 20.10:
 
-- `caddy reload` lets requests inside a release end, but does not wait for them: their connections
-  are counted. It gives up requests that wait for an upstream: never reload while some may.
-- Caddy repeats a request that could not connect, but not its body. So what waits is a GET of the
-  gate's own, and the request itself is first sent when that was answered.
+- A reload of Caddy loses connections that it has not accepted yet, closes idle ones, and gives up
+  requests that wait for an upstream. So it is only reloaded when its settings change.
+- It tries a request again that could not connect, but its body is spent by then. So what waits at
+  the gate is a HEAD of its own, and the request itself is sent when that was answered.
 - With the option `ndots:1` the engine's DNS answers an unknown name at once; without it, it asks
   the world. A name is known a moment before its container can be reached, hence the short dials.
-- A reload closes the idle connections of clients; one that sends a request in that very moment sees
-  it fail. So before a reload every answer says `Connection: close` for a while.
-- Whether a file exists is looked at for each request. So two marker files turn the gate and the
-  closing of connections on and off without a reload.
 - Connections to the release are not kept: one that it closes in the moment a POST is sent into it
-  would be a failed request. So each open one is a request.
+  would be a failed request. So each open one is a request, and can be counted.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ import io
 import re
 import tarfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -48,16 +46,17 @@ from model.errors import Conflict, HelixError, PlatformUnhealthy
 from model.instance import Instance
 from providers.containers import Box, Boxes
 
+SLOTS = ("a", "b")
 INSIDE = 80
 """The port Caddy listens on in its container."""
 FOLDER = "/etc/caddy"
-CADDYFILE = f"{FOLDER}/Caddyfile"
-TURNOVER_SECONDS = 0.3
-"""How long before a reload clients are told to close their connections."""
+COMMAND = ("--config", f"{FOLDER}/Caddyfile", "--adapter", "caddyfile")
 PATIENCE_SECONDS = 5.0
 """How long a request waits for a release that does not accept it: long enough for a restart."""
 HOLD_MARGIN = 15.0
 """Seconds that requests wait beyond stopping the old release and probing the new one."""
+SETTLE_SECONDS = 0.15
+"""Within this time of a swap, a request that was about to enter the old release has entered it."""
 DRAIN_SECONDS = 5.0
 """The least time that requests inside a release get to end before it is told to stop."""
 BUSY_STATES = {"01", "02", "08"}
@@ -71,17 +70,17 @@ TEMPLATE = """\
 	grace_period {grace:g}s
 }}
 :{inside} {{
-	@leaving file {{
-		root {folder}
-		try_files {leaving}
+	@live file {{
+		root {folder}/live
+		try_files *
+		try_policy most_recently_modified
 	}}
-	@shut not file {{
-		root {folder}
-		try_files {opened}
-	}}
-	header @leaving Connection close
-	route {{
-		reverse_proxy @shut {alias}:{port} {{
+	route @live {{
+		map {{http.matchers.file.relative}} {{dial}} {{
+			~/?([a-z-]+:[0-9]+)$ "${{1}}"
+		}}
+		@shut expression {{dial}}.startsWith("shut-")
+		reverse_proxy @shut {{dial}} {{
 			method HEAD
 			rewrite {probe}
 			header_up -Connection
@@ -96,7 +95,7 @@ TEMPLATE = """\
 				vars gate passed
 			}}
 		}}
-		reverse_proxy {alias}:{port} {{
+		reverse_proxy {{dial}} {{
 			lb_try_duration {patience:g}s
 			lb_try_interval 100ms
 			transport http {{
@@ -123,15 +122,33 @@ class EdgeSpec(Record):
         return digest_of(self.model_dump(mode="json"))[:8]
 
 
-_POLICY: Any = {"Name": "unless-stopped"}  # the type stubs know two of the four policies
-
-
 @dataclass(frozen=True)
-class Upstream:
+class Route:
     """Where an edge sends requests."""
 
-    alias: str
+    slot: str
     port: int
+    shut: bool = False
+    """Whether they wait at the gate for the slot to answer."""
+
+    @property
+    def file(self) -> str:
+        """The name of the file that says so: what Caddy dials."""
+        return f"{'shut-' if self.shut else ''}{self.slot}:{self.port}"
+
+    @classmethod
+    def parse(cls, file: str) -> Route | None:
+        """The reverse of `file`."""
+        found = re.fullmatch(r"(shut-)?([a-z]):(\d+)", file)
+        return cls(found[2], int(found[3]), found[1] is not None) if found else None
+
+
+def aliases_of(slot: str) -> set[str]:
+    """The names on the edge's network of the release that has a slot."""
+    return {slot, f"shut-{slot}"}
+
+
+_POLICY: Any = {"Name": "unless-stopped"}  # the type stubs know two of the four policies
 
 
 class Edge:
@@ -148,13 +165,13 @@ class Edge:
         self._name = f"{base}_edge_{spec.digest}"
 
     @property
+    def _boxes(self) -> Boxes:
+        return Boxes(self._client, self._instance)
+
+    @property
     def box(self) -> Box | None:
         """Its container, if there is one."""
         return self._boxes.find(self._name)
-
-    @property
-    def _boxes(self) -> Boxes:
-        return Boxes(self._client, self._instance)
 
     @property
     def runs(self) -> bool:
@@ -162,58 +179,50 @@ class Edge:
         box = self.box
         return box is not None and box.status == "running"
 
-    def upstream(self) -> Upstream | None:
-        """What its Caddyfile names; None if there is no edge."""
+    def route(self) -> Route | None:
+        """Where it sends requests now; None if nowhere yet."""
         box = self.box
-        return _upstream(_read(box.container)) if box else None
+        return _newest(box.container)[0] if box else None
 
-    def ensure(
-        self,
-        upstream: Upstream,
-        *,
-        deployment: str,
-        shut: bool = False,
-        names_too: Collection[str] = (),
-    ) -> None:
-        """Let it run and send requests to `upstream`, creating it first where there is none.
+    def free_slot(self) -> str:
+        """The slot for the next release: not the one that requests go to."""
+        now = self.route()
+        return next(slot for slot in SLOTS if now is None or slot != now.slot)
+
+    def send(self, route: Route, *, deployment: str) -> None:
+        """Let it run and send requests there, creating it first where there is no edge.
 
         Args:
-            upstream: a release's alias, which nothing needs to have yet if it is `shut`.
-            deployment: which deployment makes it, if it has to be made.
-            shut: whether requests wait for the upstream to answer.
-            names_too: other aliases of the same release: if the edge uses one of them it goes on to
-                do so, and keeps the requests that wait for it.
+            route: its slot must have been given to a release, unless the gate is shut.
+            deployment: which deployment makes the edge, if it has to be made.
 
         Raises:
             Conflict: something else holds its port or its name.
             PlatformUnhealthy: Caddy does not accept its configuration.
         """
         container = self._create(deployment)
-        now = _upstream(_read(container))
-        files: dict[str, str] = {}
-        if (
-            now is None
-            or now.port != upstream.port
-            or now.alias not in {upstream.alias, *names_too}
-        ):
-            if now is not None and Box(container).status == "running":
-                container.put_archive(FOLDER, _archive({_leaving(now.alias): ""}))
-                time.sleep(TURNOVER_SECONDS)
-            files["Caddyfile"] = self._caddyfile(upstream)
-            now = upstream
-        if not shut:
-            files[_opened(now.alias)] = ""
-        if files:
-            container.put_archive(FOLDER, _archive(files))
-        container.start()  # nothing happens if it runs
-        # Also if the file was right: a process that wrote it may have died before this.
-        _reload(container)
+        text = self._caddyfile()
+        changed = _read(container, "Caddyfile").get("Caddyfile", (0, ""))[1] != text
+        if changed:
+            container.put_archive(FOLDER, _archive({"Caddyfile": text, "live/": ""}))
+        now, modified = _newest(container)
+        if now != route:
+            container.put_archive(f"{FOLDER}/live", _archive({route.file: ""}, modified + 1))
+        if Box(container).status != "running":
+            container.start()
+            changed = True
+        if changed:
+            _reload(container)
 
     def drain(self, release: Box) -> None:
-        """Wait until no request is inside a release any more, but no longer than is fair."""
+        """Wait until no request is inside a release any more, but no longer than is fair. Requests
+        must go elsewhere already."""
         address = release.address(self._network)
+        if not address:
+            return
+        time.sleep(SETTLE_SECONDS)
         end = time.monotonic() + self._grace
-        while address and (box := self.box) and box.status == "running":
+        while (box := self.box) and box.status == "running":
             if _connections(box.container, address) == 0 or time.monotonic() > end:
                 return
             time.sleep(0.05)
@@ -222,23 +231,13 @@ class Edge:
     def _grace(self) -> float:
         return max(self._instance.stop_grace, DRAIN_SECONDS)
 
-    def reload(self) -> None:
-        """Make the running Caddy agree with its file, and wait for requests of before."""
-        box = self.box
-        if box is not None and box.status == "running":
-            _reload(box.container)
-
-    def _caddyfile(self, upstream: Upstream) -> str:
+    def _caddyfile(self) -> str:
         instance = self._instance
         check = instance.health_check
         return TEMPLATE.format(
             grace=self._grace,
             inside=INSIDE,
             folder=FOLDER,
-            leaving=_leaving(upstream.alias),
-            opened=_opened(upstream.alias),
-            alias=upstream.alias,
-            port=upstream.port,
             probe=check.path if check.kind == "http" else "/",
             hold=instance.stop_grace + check.deadline + HOLD_MARGIN,
             patience=PATIENCE_SECONDS,
@@ -247,21 +246,22 @@ class Edge:
     def _create(self, deployment: str) -> Container:
         container = self._ours(self.box)
         if container is None:
+            spec = self._spec
             try:
                 container = self._client.containers.create(
-                    self._spec.image,
-                    ["caddy", "run", "--config", CADDYFILE, "--adapter", "caddyfile"],
+                    spec.image,
+                    ["caddy", "run", *COMMAND],
                     name=self._name,
                     labels={
                         names.LABEL_INSTANCE: self._instance.key,
                         names.LABEL_ROLE: "edge",
                         names.LABEL_DEPLOYMENT: deployment,
-                        names.LABEL_CONFIG: self._spec.digest,
+                        names.LABEL_CONFIG: spec.digest,
                     },
                     ports={
-                        f"{INSIDE}/tcp": (self._spec.address, self._spec.publish)
-                        if self._spec.address
-                        else self._spec.publish
+                        f"{INSIDE}/tcp": (spec.address, spec.publish)
+                        if spec.address
+                        else spec.publish
                     },
                     dns_opt=["ndots:1"],
                     dns_search=["."],
@@ -273,7 +273,12 @@ class Edge:
                 if container is None:
                     raise
         if Box(container).aliases(self._network) is None:
-            self._client.networks.get(self._network).connect(container)
+            try:
+                self._client.networks.get(self._network).connect(container)
+            except APIError as error:
+                # Another caller was faster; what it did is what we wanted.
+                if "already exists in network" not in str(error.explanation):
+                    raise
             container.reload()
         return container
 
@@ -304,7 +309,7 @@ def find_image(client: docker.DockerClient, image: str) -> bool:
 
 
 def _reload(container: Container) -> None:
-    """Returns when Caddy runs what its file says, and requests of before are answered."""
+    """Returns when Caddy runs what its file says. It does nothing if it does so already."""
     end = time.monotonic() + START_SECONDS
     while True:
         container.reload()
@@ -312,10 +317,7 @@ def _reload(container: Container) -> None:
         if container.status != "running":
             code, said = 1, container.logs(tail=HelixError.EVIDENCE_LINES).decode(errors="replace")
         else:
-            run = container.exec_run(
-                ["caddy", "reload", "--config", CADDYFILE, "--adapter", "caddyfile"]
-            )
-            code, said = run.exit_code, bytes(run.output).decode(errors="replace")  # type: ignore[arg-type]
+            code, said = _run(container, "caddy", "reload", *COMMAND)
         if code == 0:
             return
         if "connection refused" not in said or time.monotonic() > end:
@@ -330,8 +332,7 @@ def _reload(container: Container) -> None:
 def _connections(container: Container, address: str) -> int:
     """How many connections the edge has to an address."""
     # The image need not have any program but Caddy; this one of its commands prints a file.
-    run = container.exec_run(["caddy", "fmt", "/proc/net/tcp"], stderr=False)
-    table = bytes(run.output or b"").decode(errors="replace")  # type: ignore[arg-type]
+    _code, table = _run(container, "caddy", "fmt", "/proc/net/tcp")
     if "local_address" not in table:
         return 1  # it cannot be known: wait as long as is fair
     # The table has addresses as hexadecimal numbers in the machine's byte order: 0100007F:1F90.
@@ -341,37 +342,47 @@ def _connections(container: Container, address: str) -> int:
     return sum(row[2].split(":")[0] in wanted and row[3] in BUSY_STATES for row in rows)
 
 
-def _leaving(alias: str) -> str:
-    return f"leaving-{alias}"
+def _run(container: Container, *command: str) -> tuple[int | None, str]:
+    run = container.exec_run(list(command))
+    return run.exit_code, bytes(run.output or b"").decode(errors="replace")  # type: ignore[arg-type]
 
 
-def _opened(alias: str) -> str:
-    return f"opened-{alias}"
-
-
-def _upstream(text: str) -> Upstream | None:
-    """What a Caddyfile of ours names."""
-    found = re.search(r"^\s*reverse_proxy (\S+):(\d+)", text, re.MULTILINE)
-    return Upstream(found[1], int(found[2])) if found else None
-
-
-def _archive(files: Mapping[str, str]) -> bytes:
+def _archive(files: Mapping[str, str], modified: int = 0) -> bytes:
+    """A tar of files by name; a name that ends with a slash is a folder."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, text in files.items():
             data = text.encode()
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), 0o644
+            info = tarfile.TarInfo(name.rstrip("/"))
+            info.size, info.mode, info.mtime = len(data), 0o644, modified
+            if name.endswith("/"):
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
 
-def _read(container: Container) -> str:
+def _read(container: Container, path: str) -> dict[str, tuple[int, str]]:
+    """The files of a folder, or one file: name -> time of modification and text."""
     try:
-        chunks, _stat = container.get_archive(CADDYFILE)
+        chunks, _stat = container.get_archive(f"{FOLDER}/{path}")
         content = b"".join(chunks)
     except Missing:
-        return ""
+        return {}
+    found = {}
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        member = archive.extractfile(archive.next() or tarfile.TarInfo())
-        return member.read().decode() if member else ""
+        for member in archive:
+            if file := archive.extractfile(member):
+                name = member.name.rpartition("/")[2]
+                found[name] = (int(member.mtime), file.read().decode())
+    return found
+
+
+def _newest(container: Container) -> tuple[Route | None, int]:
+    """The route that the youngest file names, and its time of modification."""
+    routes = [
+        (modified, route)
+        for name, (modified, _text) in _read(container, "live").items()
+        if (route := Route.parse(name))
+    ]
+    modified, route = max(routes, key=lambda each: each[0], default=(0, None))
+    return route, modified
