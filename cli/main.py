@@ -29,6 +29,7 @@ COMMANDS = {
     "retry": ("cli.retry:retry", "Continue a failed deployment where it failed."),
     "cancel": ("cli.cancel:cancel", "Stop a running deployment and undo it."),
     "destroy": ("cli.destroy:destroy", "Remove an instance from where it runs."),
+    "schedule": ("cli.schedule:app", "Deploy an instance by itself, at set times."),
     "up": ("cli.up:up", "Start the embedded Temporal server and a worker."),
     "down": ("cli.down:down", "Stop them."),
     "worker": ("cli.worker:worker", "Work for a Temporal server that is configured."),

@@ -25,6 +25,10 @@ def push(
     detach: Detach = False,
     replace: Replace = False,
     reason: Reason = "",
+    override_freeze: Annotated[
+        str,
+        typer.Option("--override-freeze", help="Why a freeze window does not hold; recorded."),
+    ] = "",
     yes: Yes = False,
     dev: Annotated[
         bool, typer.Option("--dev", hidden=True, help="Accepted for existing scripts.")
@@ -58,6 +62,7 @@ def push(
     project = open_project()
     name = choose(project, instance, ask=False if yes or json else None)
     request = prepare(project, name, reason)
+    request = request.model_copy(update={"override_freeze": override_freeze})
     for text in warnings(project):
         output.note(text)
     wish = Wish(replace, detach, json, details(request, commit(project.folder)))

@@ -8,7 +8,10 @@ from typing import Literal
 from pydantic import Field
 
 from model.base import Record
+from model.cron import check
 from model.deployment import DeployRequest
+from model.errors import ConfigurationError
+from model.freeze import zone_of
 
 
 class Mode(StrEnum):
@@ -51,6 +54,56 @@ class ScheduleSettings(Record):
     pause_on_failure: bool = False
     """Whether a failed run pauses the schedule."""
     note: str = ""
+
+    def checked(self) -> ScheduleSettings:
+        """These settings, if Temporal and git will take them.
+
+        Raises:
+            ConfigurationError: what will not be taken, and what to write.
+        """
+        for text in self.cron:
+            check(text)
+        zone_of(self.timezone)
+        if not self.cron:
+            raise ConfigurationError("it does not say when", hint='--cron "0 4 * * *"')
+        if self.ref and not self.git:
+            raise ConfigurationError("a ref belongs to a repository", hint="add --git URL")
+        if self.git and self.mode is Mode.REDEPLOY:
+            raise ConfigurationError(
+                "what comes from a repository must be built", hint="use --rebuild with --git"
+            )
+        check_git(self.git)
+        check_ref(self.ref)
+        return self
+
+
+def check_git(url: str) -> str:
+    """The address of a repository.
+
+    Raises:
+        ConfigurationError: it holds a password, or git would take it for something else.
+    """
+    if url.startswith("-") or any(letter.isspace() for letter in url) or "::" in url:
+        raise ConfigurationError(f"«{url}» is no repository", hint="give an https or ssh URL")
+    scheme, sign, rest = url.partition("://")
+    user = rest.partition("/")[0].rpartition("@")[0] if sign else ""
+    if ":" in user or (user and scheme.startswith("http")):
+        raise ConfigurationError(
+            "the repository's URL holds a credential, which would be kept for all to read",
+            hint="leave it out, and give the worker an SSH key or a git credential helper",
+        )
+    return url
+
+
+def check_ref(ref: str) -> str:
+    """A branch, tag or commit.
+
+    Raises:
+        ConfigurationError: git would take it for something else.
+    """
+    if ref.startswith(("-", "+")) or ":" in ref or any(letter.isspace() for letter in ref):
+        raise ConfigurationError(f"«{ref}» is no ref", hint="give a branch, a tag or a commit")
+    return ref
 
 
 class RedeployRequest(Record):

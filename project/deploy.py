@@ -8,17 +8,27 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from datetime import date, time
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
+from model.cron import check as check_cron
+from model.errors import HelixError
+from model.freeze import zone_of
+from model.schedule import check_git, check_ref
 from project.table import Port, Table
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)")
 
 
-def _seconds(value: Any) -> Any:
+def seconds(value: Any) -> Any:
+    """A duration such as «5m» in seconds; anything that is no text stays as it is.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
     if isinstance(value, bool):
         raise ValueError("a number of seconds, or a duration such as «30s», «5m», «2h»")
     if isinstance(value, str):
@@ -26,6 +36,14 @@ def _seconds(value: Any) -> Any:
         if match is None:
             raise ValueError("a number of seconds, or a duration such as «30s», «5m», «2h»")
         return float(match[1]) * _UNITS[match[2]]
+    return value
+
+
+def _day(value: str) -> str:
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        raise ValueError("a day such as 2026-12-20") from None
     return value
 
 
@@ -39,7 +57,7 @@ def _list(value: Any) -> Any:
 
 Seconds = Annotated[
     float,
-    BeforeValidator(_seconds, json_schema_input_type=float | str),
+    BeforeValidator(seconds, json_schema_input_type=float | str),
     Field(ge=0, le=10 * 365 * 86400.0),
 ]
 """Seconds as a number, or a duration such as "30s", "5m", "2h"."""
@@ -191,6 +209,101 @@ AnyRegistry = Annotated[
 AnyVolume = Annotated[VolumeTable, BeforeValidator(_either(_volume), VolumeTable | str)]
 
 
+def _checked(check: Callable[[str], object], expected: str) -> Callable[[str], str]:
+    """A validator whose complaint says what is expected."""
+
+    def validate(value: str) -> str:
+        try:
+            check(value)
+        except HelixError as error:
+            raise ValueError(f"{expected} ({error.message})") from None
+        return value
+
+    return validate
+
+
+def _native(value: Any) -> Any:
+    """TOML's own dates and times as text."""
+    if isinstance(value, time):
+        return value.isoformat("minutes")
+    return value.isoformat() if type(value) is date else value
+
+
+Zone = Annotated[
+    str, AfterValidator(_checked(zone_of, "an IANA time zone such as Europe/Berlin or UTC"))
+]
+Cron = Annotated[str, AfterValidator(_checked(check_cron, "a cron expression such as «0 4 * * *»"))]
+Crons = Annotated[
+    list[Cron],
+    BeforeValidator(_list, json_schema_input_type=list[str] | str),
+    Field(min_length=1),
+]
+"""One cron expression, or several."""
+Clock = Annotated[
+    str,
+    BeforeValidator(_native, json_schema_input_type=str),
+    Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$"),
+]
+Day = Annotated[
+    str,
+    BeforeValidator(_native, json_schema_input_type=str),
+    AfterValidator(_day),
+]
+
+
+class ScheduleTable(Table):
+    """When to deploy by itself. `helix schedule sync` applies it."""
+
+    cron: Crons | None = None
+    """When: a cron expression, or a list of them. In [deploy.schedule] it has no effect."""
+    timezone: Zone | None = None
+    """The time zone of the expression; UTC if it is absent."""
+    mode: Literal["redeploy", "rebuild"] | None = None
+    """`redeploy` the current release, or `rebuild` it from base images as they are then."""
+    git: Annotated[str, AfterValidator(_checked(check_git, "a repository"))] | None = None
+    """The repository to fetch and build; without it, what was pushed last."""
+    ref: Annotated[str, AfterValidator(_checked(check_ref, "a ref"))] | None = None
+    """The branch, tag or commit in it; its default branch if it is absent."""
+    jitter: Seconds | None = None
+    """A run starts up to this much later, at random."""
+    overlap: Literal["skip", "buffer", "cancel"] | None = None
+    """What to do if the instance is being deployed already."""
+    catch_up: Seconds | None = Field(None, ge=10)
+    """How late a missed run may still start."""
+    pause_on_failure: bool | None = None
+    """Whether a failed run pauses the schedule."""
+    note: str | None = None
+    """Why; kept with each deployment."""
+
+
+class WindowTable(Table):
+    """A time in which deployments are refused."""
+
+    days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = []
+    """The days on which it begins; every day if it is absent."""
+    from_: Clock = Field("00:00", alias="from")
+    """The time of day at which it begins."""
+    to: Clock = "24:00"
+    """The time at which it ends; on the next day if that is not after `from`."""
+    first: Day | None = None
+    """The first day on which it may begin: 2026-12-20."""
+    last: Day | None = None
+    """The last one."""
+    timezone: Zone | None = None
+    """The time zone; that of the whole table if it is absent."""
+    reason: str = ""
+    """Why; shown to those who are refused."""
+
+
+class FreezeTable(Table):
+    """When not to deploy."""
+
+    timezone: Zone | None = None
+    """The time zone of the windows; UTC if it is absent."""
+    windows: list[WindowTable] | None = None
+    """The windows; an empty list takes those of [deploy] away."""
+
+
 class DeploySettings(Table):
     """How an instance is deployed."""
 
@@ -231,9 +344,9 @@ class DeploySettings(Table):
     """Who must agree before a release goes on."""
     notifications: JsonValue = None
     """Who is told how a deployment ended."""
-    schedule: JsonValue = None
+    schedule: ScheduleTable | None = None
     """When to deploy by itself."""
-    freeze: JsonValue = None
+    freeze: FreezeTable | None = None
     """When not to deploy."""
     policy: JsonValue = None
     """What a release must fulfil."""

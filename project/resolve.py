@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import JsonValue
 from model.artifact import BuildSettings
 from model.errors import ConfigurationError, NotFound
 from model.fly import REGISTRY_HOST, fly_app
+from model.freeze import Window
 from model.instance import (
     HealthCheck,
     Instance,
@@ -27,11 +29,13 @@ from model.instance import (
     Volume,
 )
 from model.names import base_name, docker_name
+from model.schedule import ScheduleSettings
 from project.config import EnterpriseTable, LocalTable, S3Storage
 from project.database import DbConfig
 from project.deploy import (
     BuildTable,
     DeploySettings,
+    FreezeTable,
     HealthCheckTable,
     RegistryTable,
     StepTable,
@@ -429,10 +433,53 @@ def _overlay(values: dict[str, Any], settings: DeploySettings, folder: Path | No
         values["health_check"] = _health_check(
             values.get("health_check", HealthCheck()), settings.health_check
         )
+    if settings.freeze is not None:
+        values["freeze"] = tuple(_windows(settings.freeze))
     values["steps"] = {
         Step(name): StepPolicy.model_validate(policy.model_dump(exclude_none=True))
         for name, policy in _steps(settings)
     }
+
+
+def _windows(table: FreezeTable) -> Iterator[Window]:
+    for each in table.windows or ():
+        yield Window(
+            days=tuple(each.days),
+            begins=each.from_,
+            ends=each.to,
+            first=date.fromisoformat(each.first) if each.first else None,
+            last=date.fromisoformat(each.last) if each.last else None,
+            timezone=each.timezone or table.timezone or "UTC",
+            reason=each.reason,
+        )
+
+
+def schedule(project: Project, name: str) -> ScheduleSettings | None:
+    """When helix.toml wants an instance deployed by itself: what [deploy.<name>.schedule] says, on
+    top of the defaults of [deploy.schedule]. None if it has no such table.
+
+    Raises:
+        NotFound: there is no such instance.
+        ConfigErrors: its tables are wrong.
+        ConfigurationError: it says no time, or things that contradict each other.
+    """
+    entry = project.entry(name)
+    if entry is None:
+        raise NotFound(f"there is no instance «{name}» in {project.path}")
+    if entry.errors:
+        raise ConfigErrors(entry.errors)
+    if entry.deploy.schedule is None:
+        return None
+    table = merged(project.deploy, entry.deploy).schedule
+    where = dotted(("deploy", name, "schedule"))
+    if table is None or entry.deploy.schedule.cron is None or not table.cron:
+        raise ConfigurationError(
+            f"[{where}] does not say when", hint='add cron = "0 4 * * *", every day at 4'
+        )
+    said = table.model_dump(exclude_none=True, include=set(ScheduleSettings.model_fields))
+    if "git" in said:
+        said.setdefault("mode", "rebuild")
+    return ScheduleSettings.model_validate({**said, "cron": tuple(table.cron)}).checked()
 
 
 def _steps(settings: DeploySettings) -> Iterator[tuple[str, StepTable]]:

@@ -17,11 +17,14 @@ from project.database import DbConfig, GraphConfig, VectorConfig
 from project.deploy import (
     BuildTable,
     DeploySettings,
+    FreezeTable,
     HealthCheckTable,
     RegistryTable,
+    ScheduleTable,
     StepsTable,
     StepTable,
     VolumeTable,
+    WindowTable,
 )
 from project.kinds import KIND_ALIASES, KINDS
 from project.reading import described, fields
@@ -115,6 +118,9 @@ _DEPLOY_TABLES: dict[str, type[Table]] = {
     "registry": RegistryTable,
     "volumes": VolumeTable,
     "steps": StepsTable,
+    "schedule": ScheduleTable,
+    "freeze": FreezeTable,
+    "freeze.windows": WindowTable,
     "steps.&lt;step&gt;": StepTable,
 }
 
