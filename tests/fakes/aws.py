@@ -124,6 +124,8 @@ class EcsWorld:
         self.overlaps: list[tuple[str, str]] = []
         """Task definitions whose tasks ran at the same time."""
         self.lock = threading.RLock()
+        self._containers: dict[str, dict[str, Any]] = {}
+        """Task definition -> its container, which tasks keep even if it is deleted."""
         self._tokens: dict[str, str] = {}
 
     # The calls ------------------------------------------------------------------------------------
@@ -173,6 +175,7 @@ class EcsWorld:
         definition = backend.describe_task_definition(task)
         if definition.status != "ACTIVE":
             raise EcsClientException("TaskDefinition is inactive")
+        self._containers[definition.arn] = definition.container_definitions[0]
         keys = (
             "desiredCount", "networkConfiguration", "loadBalancers", "deploymentConfiguration",
             "availabilityZoneRebalancing", "healthCheckGracePeriodSeconds",
@@ -297,6 +300,8 @@ class EcsWorld:
                 self._stop(service, "the service was deleted")
                 if time.monotonic() >= service.drained:
                     service.record["status"] = "INACTIVE"
+            if service.record["status"] != "ACTIVE":
+                continue
             for rollout in service.rollouts:
                 if rollout.status == "IN_PROGRESS":
                     self._advance(service, rollout)
@@ -435,7 +440,7 @@ class EcsWorld:
 
     def _fate(self, task: str) -> tuple[Fate, str]:
         """What becomes of its tasks, and the reason if they cannot start."""
-        container = _definition(task).container_definitions[0]
+        container = self._containers[task]
         for secret in container.get("secrets", ()):
             if not _has_secret(secret["valueFrom"]):
                 return "cannot-pull", (
@@ -452,7 +457,7 @@ class EcsWorld:
 
     def _log(self, task: dict[str, Any], line: str) -> None:
         """A line of the container's, where its log driver would put it."""
-        container = _definition(task["taskDefinitionArn"]).container_definitions[0]
+        container = self._containers[task["taskDefinitionArn"]]
         options = container.get("logConfiguration", {}).get("options", {})
         if not options:
             return
@@ -669,10 +674,6 @@ def _call(world: EcsWorld, name: str) -> Callable[[EC2ContainerServiceResponse],
             return ActionResult(answer)
 
     return respond
-
-
-def _definition(arn: str) -> Any:
-    return _backend("ecs").describe_task_definition(arn)
 
 
 def _has_secret(value_from: str) -> bool:
