@@ -1,4 +1,4 @@
-"""What a registry and a provider for Fly.io must agree on: the app's name and whose token to use."""
+"""What a registry and a provider for Fly.io agree on: the app's name, and whose token to use."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ PROVIDERS = Catalog(
             ("acr", "docker_hub", "ecr", "gar", "ghcr", "oci"),
             "providers.registry_only:RegistryOnlyProvider",
         ),
+        "fly": "providers.fly:FlyProvider",
         "aws": "providers.aws:AwsProvider",
         "gcp": "providers.gcp:GcpProvider",
     },
