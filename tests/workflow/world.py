@@ -11,9 +11,10 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from model.artifact import Artifact, Image, Source
-from model.deployment import DeployRequest, DestroyRequest, Failure
+from model.deployment import DeployRequest, DestroyRequest, Failure, Trigger
 from model.instance import HealthCheck, Instance, RegistryTarget, Target
 from model.platform import Identity, Revision
+from model.schedule import Prepared, PrepareInput, SkippedInput
 from model.steps import (
     AuthenticateInput,
     BuildInput,
@@ -94,6 +95,8 @@ class World:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     watch: str = ""
     """`started` is set when this activity begins."""
+    prepared: Prepared | None = None
+    """What a schedule's run finds to deploy; a small instance's release if None."""
     ended: list[EndInput] = field(default_factory=list)
 
     async def play(self, name: str, result: Any) -> Any:
@@ -188,6 +191,18 @@ class World:
         async def record_destroyed(given: DestroyRequest) -> None:
             await play("record_destroyed", None)
 
+        @activity.defn
+        async def prepare_redeploy(given: PrepareInput) -> Prepared:
+            asked = request(trigger=Trigger.SCHEDULE, reason=given.request.schedule.note)
+            named = {"project": given.request.project, "name": given.request.name}
+            instance = asked.instance.model_copy(update=named)
+            found = Prepared(request=asked.model_copy(update={"instance": instance}))
+            return Prepared.model_validate(await play("prepare_redeploy", self.prepared or found))
+
+        @activity.defn
+        async def record_skipped(given: SkippedInput) -> str:
+            return str(await play("record_skipped", given.why))
+
         return [
             record_start,
             validate,
@@ -203,4 +218,6 @@ class World:
             restore_release,
             destroy,
             record_destroyed,
+            prepare_redeploy,
+            record_skipped,
         ]
