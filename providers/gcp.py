@@ -293,13 +293,14 @@ class GcpProvider(CloudProvider):
 
     def _never_came(self, wanted: Handle, service: run_v2.Service) -> str:
         """Why there will be no revision; empty if there may still be one."""
-        known = {one.revision for one in run.asked(service)}
-        if wanted.operation:
-            operation = self._operation(wanted.operation)
-            if operation is not None and (not operation.done or operation.HasField("error")):
-                return str(operation.error.message)
-            if operation is not None and not service.reconciling and wanted.revision not in known:
-                return "its revision is gone"
+        operation = self._operation(wanted.operation) if wanted.operation else None
+        if operation is not None and not operation.done:
+            return ""
+        if operation is not None and operation.HasField("error"):
+            # The revision may have failed since it was read, and knows better why.
+            revision = self._find_revision(wanted.revision)
+            ready = run.readiness(revision) if revision is not None else run_v2.Condition()
+            return run.explain(ready) if run.failed(ready) else str(operation.error.message)
         if service.reconciling or run.short(service.template.revision) != wanted.revision:
             return ""
         end = service.terminal_condition

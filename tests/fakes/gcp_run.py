@@ -30,6 +30,10 @@ LATEST = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATES
 SUCCEEDED = run_v2.Condition.State.CONDITION_SUCCEEDED
 FAILED = run_v2.Condition.State.CONDITION_FAILED
 RECONCILING = run_v2.Condition.State.CONDITION_RECONCILING
+RETRIED = (
+    run_v2.Condition.CommonReason.IMMEDIATE_RETRY,
+    run_v2.Condition.CommonReason.POSTPONED_RETRY,
+)
 Revisions = dict[str, run_v2.Revision]
 
 
@@ -98,10 +102,11 @@ class CloudRun:
         )
         if share is None:
             return 404, {"error": "no revision has this address"}
-        revision = self.revisions[service.name][f"{service.name}/revisions/{share.revision}"]
+        name = share.revision or _id(service.latest_ready_revision)
+        revision = self.revisions[service.name][f"{service.name}/revisions/{name}"]
         status = self._behaviour(revision).status
-        self.cloud.log(_id(service.name), share.revision, f"answered {path} with {status}")
-        return status, {"revision": share.revision, "image": revision.containers[0].image}
+        self.cloud.log(_id(service.name), name, f"answered {path} with {status}")
+        return status, {"revision": name, "image": revision.containers[0].image}
 
     def _behaviour(self, revision: run_v2.Revision) -> Behaviour:
         digest = revision.containers[0].image.rsplit("@", 1)[-1]
@@ -248,13 +253,14 @@ class CloudRun:
             service.terminal_condition = run_v2.Condition(type_="Ready", state=SUCCEEDED)
             return service
         bad = revisions.get(service.latest_created_revision)
-        why = bad.conditions[0].message if bad is not None else "no revision"
-        message = f"Revision '{created}' is not ready and cannot serve traffic. {why}"
+        end = bad.conditions[0] if bad is not None else run_v2.Condition(message="no revision")
+        why = end.reason
+        message = f"Revision '{created}' is not ready and cannot serve traffic. {end.message}"
         service.terminal_condition = run_v2.Condition(
             type_="Ready",
             state=FAILED,
             message=message,
-            reason=run_v2.Condition.CommonReason.REVISION_FAILED,
+            reason=why if why in RETRIED else run_v2.Condition.CommonReason.REVISION_FAILED,
         )
         raise Refused("FAILED_PRECONDITION", message)
 
