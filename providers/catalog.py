@@ -15,6 +15,7 @@ PROVIDERS = Catalog(
         ),
         "fly": "providers.fly:FlyProvider",
         "aws": "providers.aws:AwsProvider",
+        "fly": "providers.fly:FlyProvider",
         "gcp": "providers.gcp:GcpProvider",
     },
     extras={"aws": "aws", "gcp": "gcp"},

@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import httpx
@@ -138,6 +138,7 @@ class FlyApi:
         return httpx.Client(
             headers={"authorization": authorization(self._token), "user-agent": "helix-deploy"},
             timeout=TIMEOUT,
+            verify=_authorities(),
         )
 
     def call(
@@ -211,6 +212,12 @@ class FlyApi:
             return answer.json() if answer.content else None
         except ValueError:
             return None  # some calls answer «OK»
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whom we trust; read once, as it takes longer than a call."""
+    return httpx.create_ssl_context()
 
 
 def _words(answer: httpx.Response) -> str:
