@@ -15,7 +15,6 @@ PROVIDERS = Catalog(
         ),
         "fly": "providers.fly:FlyProvider",
         "aws": "providers.aws:AwsProvider",
-        "fly": "providers.fly:FlyProvider",
         "gcp": "providers.gcp:GcpProvider",
     },
     extras={"aws": "aws", "gcp": "gcp"},
