@@ -17,6 +17,7 @@ from model.platform import Identity, Revision
 from model.schedule import Prepared, PrepareInput, SkippedInput
 from model.steps import (
     AuthenticateInput,
+    BakeInput,
     BuildInput,
     DestroyInput,
     EndInput,
@@ -64,6 +65,9 @@ def request(**changes: Any) -> DeployRequest:
         registry=RegistryTarget(repository="registry.test/shop"),
         health_check=HealthCheck(deadline=5),
         rollback_deadline=changes.pop("rollback_deadline", 1800),
+        approval=changes.pop("approval", None),
+        guidance=changes.pop("guidance", None),
+        bake=changes.pop("bake", 0),
         steps=changes.pop("steps", {}),
     )
     source = Source(digest="f" * 64, url="file:///nowhere")
@@ -165,6 +169,10 @@ class World:
             return str(await play(f"check_health{' old' * (given.handle == 'old')}", "healthy"))
 
         @activity.defn
+        async def bake(given: BakeInput) -> None:
+            await play("bake", None)
+
+        @activity.defn
         async def promote_release(given: HandleInput) -> Promoted:
             name = f"promote_release{' old' * (given.handle == 'old')}"
             promoted = Promoted(revision=Revision(id=given.handle), url="http://shop.test")
@@ -212,6 +220,7 @@ class World:
             start_release,
             await_release,
             check_health,
+            bake,
             promote_release,
             record_end,
             prune,
