@@ -214,7 +214,7 @@ class Gcp(Runtime):
     service_account: str | None = None
     """The account the containers run as."""
     endpoint: str | None = None
-    """Another address of the Cloud Run API."""
+    """Another address of Google's APIs: Cloud Run, Secret Manager and Logging."""
 
 
 class Azure(Runtime):
@@ -318,6 +318,10 @@ class Gar(ImageStore):
 
     repository: str
     """<location>-docker.pkg.dev/<project>/<repository>/<name>."""
+    endpoint: str | None = None
+    """Another address of the Artifact Registry API."""
+    registry_host: str | None = None
+    """Another host for the images themselves, such as a private endpoint."""
 
 
 class Acr(ImageStore):

@@ -76,7 +76,8 @@ class GcpSettings(BaseModel):
     service_account: str | None = None
     """The account the containers run as; the project's default one if absent."""
     endpoint: str | None = None
-    """Another address of Google's APIs; with http:// before it a stand-in on loopback."""
+    """Another address of Google's APIs: Cloud Run, Secret Manager and Logging. With http:// before
+    it, a stand-in on loopback, without TLS and credentials."""
 
 
 class Handle(BaseModel):
