@@ -70,6 +70,20 @@ def _either(short: Callable[[str], dict[str, Any]]) -> Callable[[Any], Any]:
     return lambda value: short(value) if isinstance(value, str) else value
 
 
+def _approval(value: Any) -> Any:
+    """«true» and «false» stand for a table; a table that says nothing else asks for approval."""
+    if isinstance(value, bool):
+        return {"required": value}
+    return {"required": True, **value} if isinstance(value, dict) else value
+
+
+def _on_failure(value: Any) -> Any:
+    """«ask» and «roll-back» stand for a table; a table that says nothing else asks."""
+    if isinstance(value, str):
+        return {"then": value}
+    return {"then": "ask", **value} if isinstance(value, dict) else value
+
+
 Statuses = Annotated[
     list[Annotated[int, Field(ge=100, le=599)]],
     BeforeValidator(_list, json_schema_input_type=list[int] | int),
@@ -190,6 +204,28 @@ class StepsTable(Table):
     """Probing until it is healthy."""
 
 
+class ApprovalTable(Table):
+    """Who must agree before a release touches what runs. `approval = true` takes every default."""
+
+    required: bool = True
+    """`false` takes back what `[deploy]` says for all instances."""
+    window: Seconds | None = Field(None, gt=0)
+    """How long to wait for an answer; a day if it is absent."""
+    otherwise: Literal["reject", "approve"] | None = None
+    """What happens when nobody answers in time; `reject` if it is absent."""
+    by: list[Annotated[str, Field(min_length=1)]] | None = None
+    """Who may answer, as `helix history` names people (user@host); anybody if it is absent."""
+
+
+class OnFailureTable(Table):
+    """What happens when a step fails for good. `on_failure = "ask"` takes every default."""
+
+    then: Literal["roll-back", "ask"] = "ask"
+    """Roll back at once, or ask a person first."""
+    window: Seconds | None = Field(None, gt=0)
+    """How long to wait for an answer, before rolling back; half an hour if it is absent."""
+
+
 def _volume(text: str) -> dict[str, Any]:
     """«data:/data» names a volume; «./data:/data» or «/srv/data:/data» a folder."""
     place, colon, mount = text.partition(":")
@@ -205,6 +241,11 @@ AnyHealthCheck = Annotated[
 AnyRegistry = Annotated[
     RegistryTable,
     BeforeValidator(_either(lambda repository: {"repository": repository}), RegistryTable | str),
+]
+AnyApproval = Annotated[ApprovalTable, BeforeValidator(_approval, ApprovalTable | bool)]
+AnyOnFailure = Annotated[
+    OnFailureTable,
+    BeforeValidator(_on_failure, OnFailureTable | Literal["roll-back", "ask"]),
 ]
 AnyVolume = Annotated[VolumeTable, BeforeValidator(_either(_volume), VolumeTable | str)]
 
@@ -340,8 +381,12 @@ class DeploySettings(Table):
     """The instance may lose its data."""
     steps: StepsTable = StepsTable()
     """How patient each step is: validate, build, authenticate, push, deploy, health-check."""
-    approval: JsonValue = None
-    """Who must agree before a release goes on."""
+    approval: AnyApproval | None = None
+    """Whether a person must agree before a release touches what runs; `true`, or a table."""
+    on_failure: AnyOnFailure | None = None
+    """When a step fails for good: `roll-back` (what happens if it is absent), `ask`, or a table."""
+    bake: Seconds | None = None
+    """How long a release is watched after it got the traffic; it is rolled back if it goes bad."""
     notifications: JsonValue = None
     """Who is told how a deployment ended."""
     schedule: ScheduleTable | None = None

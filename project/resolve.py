@@ -20,6 +20,8 @@ from model.errors import ConfigurationError, NotFound
 from model.fly import REGISTRY_HOST, fly_app
 from model.freeze import Window
 from model.instance import (
+    Approval,
+    Guidance,
     HealthCheck,
     Instance,
     RegistryTarget,
@@ -33,10 +35,12 @@ from model.schedule import ScheduleSettings
 from project.config import EnterpriseTable, LocalTable, S3Storage
 from project.database import DbConfig
 from project.deploy import (
+    ApprovalTable,
     BuildTable,
     DeploySettings,
     FreezeTable,
     HealthCheckTable,
+    OnFailureTable,
     RegistryTable,
     StepTable,
     VolumeTable,
@@ -405,7 +409,7 @@ def merged(defaults: DeploySettings, own: DeploySettings) -> DeploySettings:
 
 
 _PLAIN = (
-    "strategy", "port", "publish", "stop_grace", "keep_releases", "throw_away",
+    "strategy", "port", "publish", "stop_grace", "keep_releases", "throw_away", "bake",
 )  # fmt: skip
 """Settings that are fields of `Instance` under the same name."""
 
@@ -435,6 +439,8 @@ def _overlay(values: dict[str, Any], settings: DeploySettings, folder: Path | No
         )
     if settings.freeze is not None:
         values["freeze"] = tuple(_windows(settings.freeze))
+    values["approval"] = _approval(settings.approval)
+    values["guidance"] = _guidance(settings.on_failure)
     values["steps"] = {
         Step(name): StepPolicy.model_validate(policy.model_dump(exclude_none=True))
         for name, policy in _steps(settings)
@@ -480,6 +486,19 @@ def schedule(project: Project, name: str) -> ScheduleSettings | None:
     if "git" in said:
         said.setdefault("mode", "rebuild")
     return ScheduleSettings.model_validate({**said, "cron": tuple(table.cron)}).checked()
+
+
+def _approval(table: ApprovalTable | None) -> Approval | None:
+    if table is None or not table.required:
+        return None
+    said = table.model_dump(exclude_none=True, include={"window", "otherwise", "by"})
+    return Approval.model_validate(said)
+
+
+def _guidance(table: OnFailureTable | None) -> Guidance | None:
+    if table is None or table.then == "roll-back":
+        return None
+    return Guidance.model_validate(table.model_dump(exclude_none=True, include={"window"}))
 
 
 def _steps(settings: DeploySettings) -> Iterator[tuple[str, StepTable]]:

@@ -15,10 +15,12 @@ from typing import Any
 from project.config import EnterpriseTable, HelixToml, LocalTable, ProjectTable, S3Storage
 from project.database import DbConfig, GraphConfig, VectorConfig
 from project.deploy import (
+    ApprovalTable,
     BuildTable,
     DeploySettings,
     FreezeTable,
     HealthCheckTable,
+    OnFailureTable,
     RegistryTable,
     ScheduleTable,
     StepsTable,
@@ -117,6 +119,8 @@ _DEPLOY_TABLES: dict[str, type[Table]] = {
     "build": BuildTable,
     "registry": RegistryTable,
     "volumes": VolumeTable,
+    "approval": ApprovalTable,
+    "on_failure": OnFailureTable,
     "steps": StepsTable,
     "schedule": ScheduleTable,
     "freeze": FreezeTable,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import ConfigurationError, NotFound
-from model.instance import Instance, Step
+from model.instance import Approval, Guidance, Instance, Step
 from project.load import load_project
 from project.problems import ConfigErrors
 from project.resolve import resolve
@@ -281,3 +281,49 @@ def test_a_file_that_is_wrong_as_a_whole_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "helix.toml").write_text("[local.dev]\n")
     with pytest.raises(ConfigErrors, match=r"\[project\] is missing"):
         load_project(tmp_path)
+
+
+def test_approval_may_be_a_word_a_table_and_taken_back(tmp_path: Path) -> None:
+    text = HEAD + '[cloud.dev.docker]\nimage = "a:1"\n[deploy]\n{}\n[deploy.dev]\n{}\n'
+
+    def approval(defaults: str, own: str) -> Approval | None:
+        return instance(tmp_path, text.format(defaults, own)).approval
+
+    assert approval("", "") is None
+    assert approval("", "approval = true") == Approval()
+    assert approval("approval = true", "approval = false") is None
+    assert approval("approval = false", 'approval = {window = "2h"}') == Approval(window=7200)
+    assert approval('approval = {by = ["ada@x"]}', 'approval = {otherwise = "approve"}') == (
+        Approval(by=("ada@x",), otherwise="approve")
+    )
+
+
+def test_a_failed_step_is_rolled_back_or_a_person_is_asked(tmp_path: Path) -> None:
+    text = HEAD + '[cloud.dev.docker]\nimage = "a:1"\n[deploy.dev]\nbake = "5m"\n{}\n'
+
+    def guidance(own: str) -> Guidance | None:
+        found = instance(tmp_path, text.format(own))
+        assert found.bake == 300
+        return found.guidance
+
+    assert guidance("") is None and guidance('on_failure = "roll-back"') is None
+    assert guidance('on_failure = "ask"') == Guidance(window=1800)
+    assert guidance('on_failure = {window = "10m"}') == Guidance(window=600)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ('approval = "yes"', "deploy.dev.approval"),
+        ('approval = {otherwise = "maybe"}', "deploy.dev.approval.otherwise"),
+        ("approval = {window = 0}", "deploy.dev.approval.window"),
+        ('approval = {by = "ada"}', "deploy.dev.approval.by"),
+        ('on_failure = "retry"', "deploy.dev.on_failure"),
+        ('bake = "soon"', "deploy.dev.bake"),
+    ],
+)
+def test_a_wrong_word_about_people_is_named(tmp_path: Path, wrong: str, key: str) -> None:
+    text = HEAD + f'[cloud.dev.docker]\nimage = "a:1"\n[deploy.dev]\n{wrong}\n'
+    with pytest.raises(ConfigErrors) as refused:
+        instance(tmp_path, text)
+    assert refused.value.problems[0].key.startswith(key)
