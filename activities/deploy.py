@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from activities import beat
 from activities.boundary import step_activity
-from model.errors import HealthCheckFailed
-from model.platform import Phase, Revision
+from model.errors import HealthCheckFailed, HelixError
+from model.platform import Phase, Revision, Rollout
 from model.steps import (
     DestroyInput,
     HandleInput,
@@ -19,8 +19,20 @@ from model.steps import (
 
 if TYPE_CHECKING:
     from activities.services import Services
+    from providers.base import CloudProvider
 
 POLL_SECONDS = 0.25
+
+
+def look(provider: CloudProvider, handle: str) -> Rollout:
+    """What the platform says of the revision. A call that may succeed if it is made again counts
+    as «still starting»: looking is free, so it costs no attempt of the activity."""
+    try:
+        return provider.poll(handle)
+    except HelixError as error:
+        if not error.retryable:
+            raise
+        return Rollout(phase=Phase.STARTING, detail=f"no word of it right now: {error.message}")
 
 
 class DeployActivities:
@@ -43,7 +55,7 @@ class DeployActivities:
             HealthCheckFailed: it failed, with its last log lines.
         """
         with self._services.provider(given.instance) as provider:
-            while (rollout := provider.poll(given.handle)).phase is not Phase.RUNNING:
+            while (rollout := look(provider, given.handle)).phase is not Phase.RUNNING:
                 if rollout.phase is Phase.FAILED:
                     raise HealthCheckFailed(
                         f"the release did not start: {rollout.detail}",

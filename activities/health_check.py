@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from activities import beat
 from activities.boundary import step_activity
+from activities.deploy import look
 from model.errors import HealthCheckFailed
 from model.instance import HealthCheck
 from model.platform import Endpoint, Phase
@@ -70,7 +71,7 @@ class HealthCheckActivities:
                     raise HealthCheckFailed(
                         f"the release went bad after it was promoted: {wrong}",
                         hint="mend it and push again; what ran before is being restored",
-                        evidence=provider.poll(given.handle).logs,
+                        evidence=look(provider, given.handle).logs,
                     )
                 beat.report(wrong or f"healthy, {left:.0f} s to go")
                 beat.pause(max(check.interval, 1))
@@ -78,7 +79,7 @@ class HealthCheckActivities:
 
 def fault(provider: CloudProvider, handle: str) -> str:
     """What the platform says is wrong with the revision; empty if nothing."""
-    rollout = provider.poll(handle)
+    rollout = look(provider, handle)
     return rollout.detail or "it failed" if rollout.phase is Phase.FAILED else ""
 
 
@@ -88,7 +89,7 @@ def watch(check: HealthCheck, probe: Probe, provider: CloudProvider, handle: str
     passed, last = 0, "no answer yet"
     while True:
         elapsed = time.monotonic() - started
-        rollout = provider.poll(handle)
+        rollout = look(provider, handle)
         if rollout.phase is Phase.FAILED:
             raise HealthCheckFailed(
                 f"the release does not run any more: {rollout.detail}",
@@ -104,7 +105,7 @@ def watch(check: HealthCheck, probe: Probe, provider: CloudProvider, handle: str
             raise HealthCheckFailed(
                 f"not healthy after {check.deadline:g} s: {last}",
                 hint="see [deploy.<instance>.health_check] for what is probed and how long",
-                evidence=provider.poll(handle).logs,
+                evidence=look(provider, handle).logs,
             )
         beat.report(wrong if wrong else f"{passed} of {check.successes} good answers")
         # The first moments decide how long every deploy takes: look more often then.
