@@ -228,11 +228,20 @@ class Engine:
                     hint="it needs ca.pem, cert.pem and key.pem",
                 )
         with translated():
-            return TLSConfig(
+            return _OwnAuthority(
                 client_cert=(str(files["cert"]), str(files["key"])),
                 ca_cert=str(files["ca"]),
                 verify=True,
             )
+
+
+class _OwnAuthority(TLSConfig):
+    """TLS by the engine's own authority, whatever REQUESTS_CA_BUNDLE says: requests would prefer
+    that one, and send the call through a proxy that is meant for the world."""
+
+    def configure_client(self, client: docker.APIClient) -> None:
+        super().configure_client(client)
+        client.trust_env = False
 
 
 @contextmanager
@@ -244,14 +253,14 @@ def translated() -> Iterator[None]:
         raise
     except APIError as error:
         raise from_api(error) from None
-    except requests.exceptions.SSLError as error:
-        raise ConfigurationError(
-            f"the engine's certificate is not accepted: {_line(error)}",
-            hint="check the folder that `tls` names, and the host name in the certificate",
-        ) from None
     except requests.exceptions.Timeout:
         raise Transient("the engine does not answer in time") from None
     except (requests.exceptions.RequestException, DockerException, OSError) as error:
+        if "SSLError" in str(error):  # docker-py keeps its cause as text only
+            raise ConfigurationError(
+                f"TLS with the engine fails: {_line(error)}",
+                hint="check the folder that `tls` names, and the host name in the certificate",
+            ) from None
         raise Transient(
             f"the engine does not answer: {_line(error)}",
             hint="check that it runs; `helix doctor` says more",
@@ -294,4 +303,4 @@ def _try_socket(path: str) -> None:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[-200:]

@@ -63,7 +63,13 @@ ERRORS: tuple[tuple[str, type[HelixError], str], ...] = (
 
 # ssh outlives a killed parent. Its shell holds the other end of our pipe: when we die, however
 # suddenly, the pipe closes and takes ssh along.
-_LEASH = 'exec 3<&0; ssh "$@" & ssh=$!; (cat <&3 >/dev/null; kill "$ssh" 2>/dev/null) & wait "$ssh"'
+_LEASH = """
+exec 3<&0
+ssh "$@" </dev/null 3<&- & ssh=$!
+(read -r _ <&3; kill "$ssh") 2>/dev/null & leash=$!
+wait "$ssh"
+kill "$leash" 2>/dev/null
+"""
 
 
 @dataclass(frozen=True)
