@@ -10,8 +10,10 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import create_loader
 from pydantic import SecretStr
 
 from model.aws_errors import translate
@@ -23,6 +25,8 @@ from registries.oci import OciRegistry, OciSettings
 NO_RETRIES = Config(
     connect_timeout=5, read_timeout=9, retries={"mode": "standard", "total_max_attempts": 1}
 )
+MODELS = create_loader()
+"""Reads AWS's service models from disk once for all sessions."""
 MARGIN = timedelta(minutes=5)
 """How long before its end a token is replaced."""
 HOST = re.compile(
@@ -158,8 +162,12 @@ class EcrRegistry(OciRegistry):
 
     @cached_property
     def _session(self) -> boto3.session.Session:
+        core = botocore.session.Session()
+        core.register_component("data_loader", MODELS)
         return boto3.session.Session(
-            profile_name=self.settings.profile, region_name=self._region() or None
+            profile_name=self.settings.profile,
+            region_name=self._region() or None,
+            botocore_session=core,
         )
 
     def _region(self) -> str:

@@ -18,6 +18,7 @@ import json
 import random
 import re
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +46,7 @@ from moto.ecs.models import EC2ContainerServiceBackend
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.efs.exceptions import EFSError
 from moto.efs.responses import EFSResponse
+from moto.logs.responses import LogsResponse
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -562,7 +564,7 @@ def _with_faults(app: Any, aws: AwsServer) -> Callable[..., Iterable[bytes]]:
             return app(environ, start_response)  # type: ignore[no-any-return]
         if fault.happens:
             list(app(environ, lambda *_: None))
-            environ["werkzeug.socket"].close()
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionResetError
         return _refusal(fault, environ, start_response)
 
@@ -625,6 +627,16 @@ def _extended(world: EcsWorld, images: Path | None) -> Iterator[None]:
         found["authorizationData"][0]["expiresAt"] = _now() + timedelta(hours=12)
         return ActionResult(found)
 
+    find_events = LogsResponse.filter_log_events
+
+    def filter_log_events(self: LogsResponse) -> Any:
+        prefix = self._get_param("logStreamNamePrefix")
+        group = self.logs_backend.groups.get(self._get_param("logGroupName"))
+        if prefix and group:
+            names = [name for name in group.streams if name.startswith(prefix)]
+            self.body = json.dumps({**json.loads(self.body), "logStreamNames": names or ["none"]})
+        return find_events(self)
+
     delete = ECRResponse.batch_delete_image
 
     def batch_delete_image(self: ECRResponse) -> Any:
@@ -647,6 +659,7 @@ def _extended(world: EcsWorld, images: Path | None) -> Iterator[None]:
         (EC2ContainerServiceResponse, "tag_resource"): tag_resource,
         (ECRResponse, "get_authorization_token"): get_authorization_token,
         (ECRResponse, "batch_delete_image"): batch_delete_image,
+        (LogsResponse, "filter_log_events"): filter_log_events,
         (EFSResponse, "create_access_point"): create_access_point,
     }
     before = {(cls, name): cls.__dict__.get(name) for cls, name in changes}
