@@ -31,10 +31,21 @@ MARKS = {
     StepState.CANCELLED: ("✗", "yellow"),
 }
 PHASES = {
+    "baking": "it has the traffic and is watched for a while",
     "releasing": "healthy, so it gets the traffic",
     "cancelling": "cancelling",
     "rolling-back": "rolling back",
 }
+
+
+def said_of(phase: str) -> str:
+    """A phase, in words."""
+    if phase == "asking-approval":
+        return "waits for approval: helix approve, or helix reject"
+    if phase.startswith("asking-"):
+        step = phase.removeprefix("asking-")
+        return f"{step} failed, what now? helix answer retry, or roll-back"
+    return PHASES.get(phase, phase)
 
 
 class Display:
@@ -95,7 +106,7 @@ def sentence(event: Event) -> str:
         case Attempt():
             return f"{event.step}: {trouble(event)}"
         case Turned():
-            return f"{PHASES[event.phase]}{_colon(event.reason)}"
+            return f"{said_of(event.phase)}{_colon(event.reason)}"
         case Stalled(what=""):
             return "goes on"
         case Stalled():
@@ -167,7 +178,7 @@ class LiveTable(Display):
             case Beat():
                 self._beat[event.step] = event
             case Turned():
-                self._phase = PHASES[event.phase]
+                self._phase = said_of(event.phase)
             case Stalled():
                 self._stalled = stalled(event) if event.what else ""
             case Ended():

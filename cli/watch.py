@@ -120,7 +120,8 @@ class Turned(Record):
 
     event: Literal["phase"] = "phase"
     at: datetime
-    phase: Literal["releasing", "cancelling", "rolling-back"]
+    phase: str
+    """releasing, cancelling, rolling-back, baking, or asking-… when it waits for a person."""
     reason: str = ""
 
 
@@ -314,6 +315,8 @@ class Reader:
         if phase == "rolling-back":
             self._rolling_back = True
             return [Turned(at=at, phase="rolling-back")]
+        if phase == "baking" or str(phase).startswith("asking-"):
+            return [Turned(at=at, phase=str(phase))]
         if phase == "releasing":
             return [*self._skipped(at), Turned(at=at, phase="releasing")]
         return []

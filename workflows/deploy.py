@@ -167,7 +167,8 @@ class DeployWorkflow:
         if self._instance.registry is None:
             self._journal.skip(Step.PUSH, "no registry: the engine has the image")
             return artifact
-        if self._request.pushed or (artifact.reused and artifact.image and artifact.image.digest):
+        there = artifact.reused and artifact.image is not None and artifact.image.digest
+        if self._request.pushed or there:
             self._journal.skip(Step.PUSH, "the registry has it already")
             self._journal.pushed(artifact)
             return artifact
@@ -259,6 +260,8 @@ class DeployWorkflow:
         """Watch the release under real traffic for a while; a cancel still rolls it back."""
         if not self._instance.bake:
             return
+        if workflow.cancellation_reason() is not None:  # it came while the traffic moved
+            raise asyncio.CancelledError
         self._journal.phase("baking")
         until = workflow.now() + timedelta(seconds=self._instance.bake)
         await self._call(

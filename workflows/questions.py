@@ -25,11 +25,12 @@ class Desk:
                 timeout_summary=f"waits for an answer about {question.about}",
             )
         except TimeoutError:
-            return Decision(choice=question.otherwise, by="nobody", why="no answer in time")
+            pass  # an answer may still have come in the same moment
         finally:
             self.open = None
-        assert self._answer is not None
-        return self._answer
+        return self._answer or Decision(
+            choice=question.otherwise, by="nobody", why="no answer in time"
+        )
 
     def answer(self, decision: Decision) -> None:
         """Close the open question."""
