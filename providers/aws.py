@@ -67,6 +67,9 @@ LOG_LINES = 20
 LOG_PAUSE = 2.0
 """Seconds between two looks for new lines."""
 DRAIN_PAUSE = 1.0
+PROMOTE_SECONDS = 5.0
+"""For how long `promote` waits for ECS itself before it leaves that to the next attempt."""
+PROMOTE_PAUSE = 0.1
 OWNER = 65532
 """The user whom EFS takes every file of a volume to belong to: HelixDB's own."""
 INSTEAD = (
@@ -496,8 +499,12 @@ class AwsProvider(CloudProvider):
 
         Raises:
             HealthCheckFailed: ECS gave the release up meanwhile.
+            Busy: ECS is not done with it.
         """
-        found = self.poll(handle)
+        end = time.monotonic() + PROMOTE_SECONDS
+        while (found := self.poll(handle)).phase is Phase.STARTING and time.monotonic() < end:
+            self.context.report(found.detail)
+            time.sleep(PROMOTE_PAUSE)
         service = self._service()
         if service is None or found.phase is Phase.FAILED:
             raise HealthCheckFailed(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 from botocore.exceptions import WaiterError
 from pydantic import JsonValue, SecretStr
@@ -29,11 +31,14 @@ from model.errors import (
     Transient,
 )
 from model.instance import HealthCheck, Instance, RegistryTarget, Target, Volume
+from model.names import LABEL_DEPLOYMENT
 from model.platform import Phase, Release, Revision
 from providers import aws as aws_module
 from providers.aws import AwsProvider
+from providers.aws_api import AwsApi
 from providers.base import Context, PullCredentials
 from tests.contract.drive import Driver
+from tests.contract.provider_suite import Killed, ProviderSuite, World
 from tests.fakes.aws import REGION, AwsServer, Fault, aws_server
 
 SERVICE = "helix-shop-prod"
@@ -157,6 +162,85 @@ def cloud(answers: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         yield Cloud(aws, answers, subnet, group, file_system)
 
 
+# --- what every provider must do ------------------------------------------------------------------
+
+
+class AwsWorld(World):
+    """ECS, its containers served on loopback."""
+
+    patience = 1.0
+
+    def __init__(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cloud = cloud
+        self.monkeypatch = monkeypatch
+
+    def instance(self, name: str, behaviour: str = "serve") -> Instance:
+        return self.cloud.instance(
+            env={"NAME": name, "BEHAVIOUR": behaviour},
+            secrets={"TOKEN": "env:TOKEN"},
+            health_check=HealthCheck(successes=1, interval=0.01, timeout=0.5),
+        )
+
+    def artifact(self, tag: str = "1") -> Artifact:
+        digest = f"sha256:{tag * 64}"
+        return Artifact(image=Image(repository="registry.test/shop", digest=digest))
+
+    def provider(self, instance: Instance) -> AwsProvider:
+        return self.cloud.provider(instance)
+
+    def answer(self) -> str:
+        for task in self._running():
+            address = task["attachments"][0]["details"][0]["value"]
+            return httpx.get(f"http://{address}:{self.cloud.port}").text
+        return ""
+
+    def running(self) -> list[str]:
+        arns = [task["taskDefinitionArn"] for task in self._running()]
+        return [self.cloud.definition(arn)["dockerLabels"][LABEL_DEPLOYMENT] for arn in arns]
+
+    def _running(self) -> list[dict[str, Any]]:
+        ecs = self.cloud.aws.client("ecs")
+        with suppress(ecs.exceptions.ServiceNotFoundException):
+            arns = ecs.list_tasks(cluster="main", serviceName=SERVICE)["taskArns"]
+            tasks = ecs.describe_tasks(cluster="main", tasks=arns)["tasks"] if arns else []
+            return [one for one in tasks if one["lastStatus"] == "RUNNING"]
+        return []
+
+    def remains(self) -> list[str]:
+        cloud = self.cloud
+        found = cloud.aws.client("ecs").describe_services(cluster="main", services=[SERVICE])
+        active = [one["serviceArn"] for one in found["services"] if one["status"] == "ACTIVE"]
+        return [*active, *cloud.definitions(), *cloud.secrets(), *cloud.log_groups()]
+
+    @contextmanager
+    def kill_after(self, writes: int) -> Iterator[None]:
+        left = writes
+        call = AwsApi.__call__
+
+        def counted(api: AwsApi, service: str, operation: str, /, **arguments: Any) -> Any:
+            nonlocal left
+            answer = call(api, service, operation, **arguments)
+            if not operation.startswith(("describe_", "list_", "get_", "filter_")):
+                left -= 1
+                if left == 0:
+                    raise Killed
+            return answer
+
+        with self.monkeypatch.context() as patch:
+            patch.setattr(AwsApi, "__call__", counted)
+            yield
+
+    def remove(self, revision: Revision) -> None:
+        self.cloud.aws.client("ecs").deregister_task_definition(taskDefinition=revision.id)
+
+
+class TestAws(ProviderSuite):
+    @pytest.fixture
+    def world(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> AwsWorld:
+        monkeypatch.setattr(aws_module, "PROMOTE_PAUSE", 0.01)
+        return AwsWorld(cloud, monkeypatch)
+
+
 # --- a release's life -----------------------------------------------------------------------------
 
 
@@ -223,8 +307,8 @@ def test_failure_carries_the_reason_and_the_last_lines(cloud: Cloud) -> None:
     result = cloud.driver().deploy(cloud.release(1, BAD))
     assert result.error is not None
     assert "circuit breaker" in result.error.message
-    assert "app exited with code 1" in result.error.message
-    assert "fatal: no such table" in result.error.evidence
+    assert "app exited with code 3" in result.error.message
+    assert "it is broken" in result.error.evidence
 
 
 def test_release_after_a_failed_first_one_succeeds(cloud: Cloud) -> None:

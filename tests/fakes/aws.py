@@ -54,6 +54,8 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
+from tests.fakes.aws_container import Container
+
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 PASSWORD = f"{ACCOUNT}-auth-token"
@@ -122,12 +124,15 @@ class EcsWorld:
         self.listing_delay = 0.0
         """Until a new service deployment is listed."""
         self.task_address = "127.0.0.1"
+        """Where tasks are reached whose environment does not say what they answer."""
         self.services: dict[str, Service] = {}
         self.overlaps: list[tuple[str, str]] = []
         """Task definitions whose tasks ran at the same time."""
         self.lock = threading.RLock()
         self._containers: dict[str, dict[str, Any]] = {}
         """Task definition -> its container, which tasks keep even if it is deleted."""
+        self._running: dict[str, Container] = {}
+        """Task -> what serves for it."""
         self._tokens: dict[str, str] = {}
 
     # The calls ------------------------------------------------------------------------------------
@@ -394,6 +399,7 @@ class EcsWorld:
             started = self._task(service, task)
             started.update(lastStatus="RUNNING", healthStatus="HEALTHY")
             self._log(started, "listening")
+            self._serve(started)
         self._stop(service, "Scaling activity initiated by deployment", but=task)
         service.record["deployments"] = [service.primary]
         service.primary.update(rolloutState="COMPLETED", runningCount=count, pendingCount=0)
@@ -408,8 +414,8 @@ class EcsWorld:
         failed.update(
             stopCode="EssentialContainerExited", stoppedReason="Essential container in task exited"
         )
-        failed["containers"][0]["exitCode"] = 1
-        self._log(failed, "fatal: no such table")
+        failed["containers"][0]["exitCode"] = 3
+        self._log(failed, "it is broken")
 
     def _task(self, service: Service, task: str) -> dict[str, Any]:
         mark = uuid4().hex
@@ -439,6 +445,8 @@ class EcsWorld:
                     stoppedReason=reason,
                     stoppedAt=_now(),
                 )
+                if one["taskArn"] in self._running:
+                    self._running.pop(one["taskArn"]).stop()
 
     def _fate(self, task: str) -> tuple[Fate, str]:
         """What becomes of its tasks, and the reason if they cannot start."""
@@ -449,6 +457,8 @@ class EcsWorld:
                     "ResourceInitializationError: unable to pull secrets or registry auth: "
                     "ResourceNotFoundException: Secrets Manager can't find the specified secret."
                 )
+        if _environment(container).get("BEHAVIOUR") == "exit":
+            return "exits", ""
         for part, fate in self.fates.items():
             if part in container["image"]:
                 return fate, (
@@ -456,6 +466,22 @@ class EcsWorld:
                     f"failed to resolve ref {container['image']}: not found"
                 )
         return "runs", ""
+
+    def _serve(self, task: dict[str, Any]) -> None:
+        """Let the container answer as its environment says: see `Container`."""
+        container = self._containers[task["taskDefinitionArn"]]
+        environment = _environment(container)
+        if name := environment.get("NAME"):
+            port = container["portMappings"][0]["containerPort"]
+            serves = Container(name, environment["BEHAVIOUR"], port)
+            self._running[task["taskArn"]] = serves
+            task["attachments"][0]["details"][0]["value"] = serves.address
+            self._log(task, f"starting {name}")
+
+    def close(self) -> None:
+        """Stop every container."""
+        while self._running:
+            self._running.popitem()[1].stop()
 
     def _log(self, task: dict[str, Any], line: str) -> None:
         """A line of the container's, where its log driver would put it."""
@@ -466,7 +492,8 @@ class EcsWorld:
         mark = task["taskArn"].rsplit("/", 1)[-1]
         stream = f"{options['awslogs-stream-prefix']}/{container['name']}/{mark}"
         logs = _backend("logs")
-        logs.create_log_stream(options["awslogs-group"], stream)
+        if stream not in logs.groups[options["awslogs-group"]].streams:
+            logs.create_log_stream(options["awslogs-group"], stream)
         event = {"timestamp": int(time.time() * 1000), "message": line}
         logs.put_log_events(options["awslogs-group"], stream, [event])
 
@@ -543,6 +570,7 @@ def aws_server(images: Path | None = None) -> Iterator[AwsServer]:
             server.shutdown()
             thread.join()
             server.server_close()
+            world.close()
             for backend in ("ecs", "ecr", "efs", "ec2", "elbv2", "logs", "secretsmanager", "iam"):
                 _backends(backend).reset()
 
@@ -687,6 +715,10 @@ def _call(world: EcsWorld, name: str) -> Callable[[EC2ContainerServiceResponse],
             return ActionResult(answer)
 
     return respond
+
+
+def _environment(container: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one["value"] for one in container.get("environment", ())}
 
 
 def _has_secret(value_from: str) -> bool:

@@ -1,0 +1,45 @@
+"""What a container of a release would do: answer with a name, answer 500, or not answer at all."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_NUMBERS = itertools.count(1)
+
+
+class Container:
+    """One that runs, at an address of its own on loopback.
+
+    Args:
+        name: what it answers.
+        behaviour: `serve`, `sick` (answer 500), or `hang` (do not answer).
+        port: where.
+    """
+
+    def __init__(self, name: str, behaviour: str, port: int) -> None:
+        number = next(_NUMBERS)
+        self.address = f"127.1.{number // 250}.{number % 250 + 1}"
+        self._server: ThreadingHTTPServer | None = None
+        if behaviour == "hang":
+            return
+
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(500 if behaviour == "sick" else 200)
+                self.send_header("Content-Length", str(len(name)))
+                self.end_headers()
+                self.wfile.write(name.encode())
+
+            def log_message(self, *_: object) -> None:
+                """Not in a test's output."""
+
+        self._server = ThreadingHTTPServer((self.address, port), Page)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """It is gone: connections are refused."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
