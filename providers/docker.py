@@ -20,12 +20,9 @@ may use the engine. They are in no label, argument or log.
 from __future__ import annotations
 
 import json
-import shutil
-import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -37,40 +34,21 @@ from pydantic import BaseModel, ConfigDict
 
 from model import names
 from model.errors import (
-    ConfigurationError,
     Conflict,
     HealthCheckFailed,
     NotFound,
     NothingToRestore,
-    PlatformUnhealthy,
 )
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers.base import CloudProvider, Context
-from providers.containers import (
-    LABEL_EDGE,
-    LABEL_MADE,
-    LABEL_PORT,
-    LABEL_SLOT,
-    PROMOTED_POLICY,
-    Box,
-    Boxes,
-)
-from providers.edge import SLOTS, Edge, EdgeSpec, Route, aliases_of, find_image
+from providers.containers import LABEL_MADE, LABEL_PORT, PROMOTED_POLICY, Box, Boxes
+from providers.docker_preflight import check_engine
 from providers.engine import Engine, EngineAddress, translated
 from providers.images import Images
+from providers.traffic import Traffic, is_edge_of, spec_of
 from providers.tunnel import TunnelOptions
 from providers.volumes import Volumes
-
-MIN_DISK = 256 * 2**20
-"""Bytes: with less free, the engine cannot even unpack an image."""
-LOW_DISK = 2 * 2**30
-"""Bytes: with less free, a person should know."""
-LONGEST_NAME = 180
-"""Docker puts names into paths and host names; longer ones fail late and oddly."""
-
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
-"""The engine's word -> a platform's."""
 
 
 class DockerSettings(BaseModel):
@@ -113,7 +91,6 @@ class DockerProvider(CloudProvider):
         super().__init__(instance, context)
         self._settings = DockerSettings.model_validate(instance.target.settings)
         self._base = names.docker_name(instance.project, instance.name)
-        self._network = f"{self._base}_net"
         self._engine = Engine(self._address(), timeout=60 + instance.stop_grace)
 
     def _address(self) -> EngineAddress:
@@ -131,6 +108,10 @@ class DockerProvider(CloudProvider):
     @property
     def _boxes(self) -> Boxes:
         return Boxes(self._client, self.instance)
+
+    @property
+    def _traffic(self) -> Traffic:
+        return Traffic(self._client, self.instance, self._stop, self.context.notes.append)
 
     @property
     def _images(self) -> Images:
@@ -155,79 +136,13 @@ class DockerProvider(CloudProvider):
 
     @translated()
     def preflight(self) -> None:
-        """See that the engine answers, and that names, port, disk, platform and image will do."""
-        self._check_reachable_image()
-        self._engine.check()
-        if len(self._base) > LONGEST_NAME:
-            raise ConfigurationError(
-                f"the name «{self._base[:40]}…» is longer than {LONGEST_NAME} characters",
-                hint="shorten the project's or the instance's name in helix.toml",
-            )
-        info = self._client.info()
-        self._check_platform(info)
-        self._check_disk(info)
-        self._check_port()
-        self._check_network()
-        self._volumes.check()
-        if self._publishes and not self._settings.edge:
-            self._note_interruption("no edge is configured")
-
-    def _check_reachable_image(self) -> None:
-        instance = self.instance
-        if self._engine.address.is_local or instance.registry or instance.build.kind == "image":
-            return
-        raise ConfigurationError(
-            f"the image must travel to the engine at {self._engine.address.machine}, "
-            "and no registry is named",
-            hint=f"add [deploy.{instance.name}.registry] with a repository",
+        """See `check_engine`; and that the volumes are this instance's."""
+        check_engine(
+            self._engine, self.instance, self._settings.network or "", self.context.notes.append
         )
-
-    def _check_platform(self, info: dict[str, Any]) -> None:
-        wanted = self.instance.build.platform
-        arch = ARCHITECTURES.get(info["Architecture"], info["Architecture"])
-        if wanted and wanted.split("/")[1:2] != [arch]:
-            self.context.notes.append(
-                f"the image is built for {wanted}, and the engine runs {info['OSType']}/{arch}"
-            )
-
-    def _check_disk(self, info: dict[str, Any]) -> None:
-        if not self._engine.address.is_local:
-            return
-        try:
-            free = shutil.disk_usage(info["DockerRootDir"]).free
-        except OSError:
-            return  # the engine lives in a machine of its own
-        if free < MIN_DISK:
-            raise PlatformUnhealthy(
-                f"the engine's disk has {free // 2**20} MiB left at {info['DockerRootDir']}",
-                hint="free space: docker system df",
-            )
-        if free < LOW_DISK:
-            self.context.notes.append(f"the engine's disk has {free // 2**20} MiB left")
-
-    def _check_port(self) -> None:
-        """See that nobody but this instance holds the published port."""
-        publish = self.instance.publish
-        if publish is None:
-            return
-        mine = {box.id for box in [*self._boxes.ours(), *self._boxes.adopted()]}
-        held_by_us = False
-        for one in self._client.api.containers():
-            if publish not in {port.get("PublicPort") for port in one.get("Ports") or ()}:
-                continue
-            if one["Id"] not in mine:
-                raise _port_taken(publish, f"the container {one['Names'][0].lstrip('/')}")
-            held_by_us = True
-        if not held_by_us and self._engine.address.is_local and _somebody_listens(publish):
-            raise _port_taken(publish, "another program on this machine")
-
-    def _check_network(self) -> None:
-        name = self._settings.network
-        if name and not self._client.networks.list(names=[name]):
-            raise NotFound(
-                f"the engine has no network «{name}»",
-                hint=f"create it: docker network create {name}",
-            )
+        self._volumes.check()
+        if self.instance.publish is not None and not self._settings.edge:
+            self._traffic.note_interruption("no edge is configured")
 
     @translated()
     def current(self) -> Revision | None:
@@ -254,22 +169,12 @@ class DockerProvider(CloudProvider):
             box = self._create(release)
         if box.status == "running":
             return box.id
-        spec = _spec_of(box)
-        if self.instance.stop_first or self._takes_port_from(box, others, previous):
-            self._stop_first(box, spec, others)
-        elif spec is not None:
-            self._join(box, box.slot)
+        if self.instance.stop_first or self._traffic.passes_port(box, others, previous):
+            self._traffic.hold(box, others)
+        else:
+            self._traffic.admit(box)
         self._run(box)
         return box.id
-
-    def _takes_port_from(self, box: Box, others: Iterable[Box], previous: Revision | None) -> bool:
-        """Whether the published port passes from one container to another, without an edge that
-        keeps it: the release publishes it itself, or the previous one did."""
-        publish = self.instance.publish
-        # An attempt before this one may have stopped the previous container already.
-        last = previous.detail.get("container") if previous else None
-        holders = [one for one in others if one.is_open or one.id == last]
-        return any(publish in one.published() for one in (box, *holders))
 
     def _fence(self, release: Release, releases: Iterable[Box]) -> None:
         for box in releases:
@@ -290,9 +195,7 @@ class DockerProvider(CloudProvider):
     def _create(self, release: Release) -> Box:
         """Create the container, not started; or find the one that another attempt created."""
         image = self._images.ensure(release)
-        spec = self._edge_spec()
-        if spec is not None:
-            self._ensure_network()
+        edge = self._traffic.prepare(self._settings.edge, self._settings.address or "")
         made = self._volumes.ensure(release.deployment)
         name = f"{self._base}_app_{names.short_id(release.deployment)}"
         labels = {
@@ -304,7 +207,7 @@ class DockerProvider(CloudProvider):
             names.LABEL_CONFIG: self.instance.config_digest,
             LABEL_PORT: str(self.instance.port),
             LABEL_MADE: json.dumps(made),
-            **self._edge_labels(spec),
+            **edge,
         }
         secrets = {
             key: self.context.secret(reference).get_secret_value()
@@ -317,7 +220,7 @@ class DockerProvider(CloudProvider):
                 name=name,
                 labels=labels,
                 environment={**self.instance.env, **secrets},
-                ports=self._ports(alone=spec is None),
+                ports=self._ports(alone=not edge),
                 volumes=self._volumes.binds,
                 restart_policy=_policy("no"),
                 network=self._settings.network or None,
@@ -359,93 +262,6 @@ class DockerProvider(CloudProvider):
     @property
     def _probed_port(self) -> int:
         return self.instance.health_check.port or self.instance.port
-
-    @property
-    def _publishes(self) -> bool:
-        return self.instance.publish is not None
-
-    def _edge_spec(self) -> EdgeSpec | None:
-        """The edge this instance wants, if it can be had."""
-        image, publish = self._settings.edge, self.instance.publish
-        if publish is None or not image:
-            return None
-        if not find_image(self._client, image):
-            self._note_interruption(f"the engine has no image {image} and cannot pull it")
-            return None
-        return EdgeSpec(image=image, publish=publish, address=self._settings.address or "")
-
-    def _edge_labels(self, spec: EdgeSpec | None) -> dict[str, str]:
-        if spec is None:
-            return {}
-        return {LABEL_EDGE: spec.model_dump_json(), LABEL_SLOT: self._edge(spec).free_slot()}
-
-    def _note_interruption(self, why: str) -> None:
-        self.context.notes.append(f"{why}: a swap will interrupt service for a moment")
-
-    def _ensure_network(self) -> None:
-        found = self._client.networks.list(names=[self._network])
-        # A filter by name matches parts of names, too.
-        if any(one.name == self._network for one in found):
-            return
-        try:
-            # Internal: it only links edge and release, and never becomes a container's way out,
-            # so joining it moves no route and no published port.
-            self._client.networks.create(
-                self._network,
-                internal=True,
-                check_duplicate=True,
-                labels={names.LABEL_INSTANCE: self.instance.key},
-            )
-        except APIError as error:
-            if error.status_code != 409:
-                raise
-
-    def _stop_first(self, box: Box, spec: EdgeSpec | None, others: Sequence[Box]) -> None:
-        """Hold requests, and let every earlier release end."""
-        edge = self._edge(spec) if spec else None
-        shut = Route(box.slot, box.port, shut=True)
-        if edge is not None and edge.runs:
-            edge.send(shut, deployment=box.deployment)
-        for one in others:
-            if edge is not None and one.is_open:
-                edge.drain(one)
-            self._stop(one)
-        if edge is not None and others and not edge.runs:
-            # The port was the previous container's own; from here on requests wait for us.
-            self._free_port(spec)
-            self._ensure_network()
-            edge.send(shut, deployment=box.deployment)
-        if spec is None:
-            self._free_port(None)
-
-    def _free_port(self, spec: EdgeSpec | None) -> None:
-        """Stop other edges that publish the instance's port: it is about to be published anew."""
-        keep = spec.digest if spec else ""
-        for one in self._boxes.edges():
-            other = one.labels.get(names.LABEL_CONFIG) != keep
-            if other and one.is_open and self.instance.publish in one.published():
-                self.context.notes.append("the edge is replaced, which interrupts service")
-                self._stop(one)
-
-    def _edge(self, spec: EdgeSpec) -> Edge:
-        return Edge(self._client, self.instance, spec, self._network)
-
-    def _join(self, box: Box, slot: str) -> None:
-        """Let the edge find the container in this slot, and in no other. One that has another slot
-        leaves the network for a moment: only do that to one without requests inside."""
-        self._ensure_network()
-        network = self._client.networks.get(self._network)
-        found = box.aliases(self._network)
-        if found is not None and aliases_of(slot) <= found:
-            return
-        if found is not None:
-            network.disconnect(box.id, force=True)
-        try:
-            network.connect(box.id, aliases=sorted(aliases_of(slot)))
-        except APIError as error:
-            # Another caller was faster; what it did is what we wanted.
-            if "already exists in network" not in str(error.explanation):
-                raise
 
     def _run(self, box: Box) -> None:
         """Start the container, unless that would open a volume twice."""
@@ -533,24 +349,10 @@ class DockerProvider(CloudProvider):
                 evidence=box.tail() if box else "",
             )
         self._refuse_if_superseded(box, box.deployment)
-        spec = _spec_of(box)
-        if spec is not None:
-            edge = self._edge(spec)
-            now = edge.route()
-            slot = now.slot if now and now.slot in self._slots(box) else box.slot
-            self._free_port(spec)
-            self._join(box, slot)
-            edge.send(Route(slot, box.port), deployment=box.deployment)
+        self._traffic.give(box)
         if box.deployment and not box.is_promoted:
             box.container.update(restart_policy=_policy(PROMOTED_POLICY))
-        for one in self._boxes.releases():
-            if one.id != box.id and one.is_open:
-                if spec is not None:
-                    self._edge(spec).drain(one)
-                self._stop(one)
-        for one in self._boxes.edges():
-            if spec is None or one.labels.get(names.LABEL_CONFIG) != spec.digest:
-                self._stop(one)
+        self._traffic.end_others(box)
         return box.revision()
 
     @translated()
@@ -561,17 +363,9 @@ class DockerProvider(CloudProvider):
             return None
         box = self._find_again(previous)
         self._refuse_if_superseded(box, deployment)
-        spec = _spec_of(box)
-        keep = spec.digest if spec else ""
-        self._remove(
-            one
-            for one in self._boxes.of(deployment)
-            if not (one.is_edge and one.labels.get(names.LABEL_CONFIG) == keep)
-        )
-        if spec is not None:
-            self._let_requests_in(box, spec)
-        elif box.published():
-            self._free_port(None)
+        spec = spec_of(box)
+        self._remove(one for one in self._boxes.of(deployment) if not is_edge_of(one, spec))
+        self._traffic.give_back(box)
         self._run(box)
         return box.id
 
@@ -583,21 +377,6 @@ class DockerProvider(CloudProvider):
                     f"release {one.release} has taken over since",
                     hint="nothing is to be done here; see: helix status",
                 )
-
-    def _slots(self, box: Box) -> set[str]:
-        return set(SLOTS) & (box.aliases(self._network) or set())
-
-    def _let_requests_in(self, box: Box, spec: EdgeSpec) -> None:
-        """Give the container the slot that requests go to, or wait for."""
-        edge = self._edge(spec)
-        now = edge.route()
-        if now is None or now.slot in self._slots(box):
-            self._join(box, now.slot if now else box.slot)
-            return
-        edge.send(replace(now, shut=True), deployment=box.deployment)
-        if box.is_open:
-            edge.drain(box)
-        self._join(box, now.slot)
 
     def _find_again(self, previous: Revision) -> Box:
         box = self._boxes.find(previous.detail.get("container", "") or previous.id)
@@ -618,14 +397,8 @@ class DockerProvider(CloudProvider):
         self._remove(mine)
         if not self._boxes.releases():
             self._remove(self._boxes.edges())
-            self._remove_network()
+            self._traffic.remove_network()
         self._volumes.remove(empty)
-
-    def _remove_network(self) -> None:
-        for network in self._client.networks.list(names=[self._network]):
-            if network.name == self._network:
-                with suppress(Missing):
-                    network.remove()
 
     # For people -----------------------------------------------------------------------------------
 
@@ -683,22 +456,21 @@ class DockerProvider(CloudProvider):
             and (box.deployment or len(followers) > 1)
         ]
         self._remove(old)
-        spec = _spec_of(current)
-        needed = {one.digest for one in map(_spec_of, followers) if one}
+        needed = [spec for spec in map(spec_of, followers) if spec]
         self._remove(
             one
             for one in self._boxes.edges()
-            if not one.is_open and one.labels.get(names.LABEL_CONFIG) not in needed
+            if not one.is_open and not any(is_edge_of(one, spec) for spec in needed)
         )
-        if spec is None and not needed:
-            self._remove_network()
+        if not needed:
+            self._traffic.remove_network()
         self._images.remove_unused()
 
     @translated()
     def destroy(self, *, data: bool) -> None:
         """Remove containers, edge, network and unused images; the volumes only if `data`."""
         self._remove([*self._boxes.edges(), *self._boxes.releases()])
-        self._remove_network()
+        self._traffic.remove_network()
         self._images.remove_unused()
         if data:
             self._volumes.destroy()
@@ -709,11 +481,6 @@ class LocalProvider(DockerProvider):
 
     kind: ClassVar[str] = "local"
     Settings: ClassVar[type[BaseModel]] = LocalSettings
-
-
-def _spec_of(box: Box) -> EdgeSpec | None:
-    text = box.labels.get(LABEL_EDGE)
-    return EdgeSpec.model_validate_json(text) if text else None
 
 
 def _policy(name: str) -> Any:
@@ -750,26 +517,3 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
         yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
     if rest:
         yield rest.decode(errors="replace").rstrip("\r")
-
-
-def _somebody_listens(port: int) -> bool:
-    """Whether a port of this machine cannot be bound."""
-    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-        with suppress(OSError), socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                probe.bind((address, port))
-            except PermissionError:
-                return False  # a low port: the engine may bind it, we may not
-            except OSError as error:
-                return error.errno == 98  # EADDRINUSE
-    return False
-
-
-def _port_taken(port: int, holder: str) -> Conflict:
-    return Conflict(
-        f"port {port} is held by {holder}",
-        hint=f"free it, or choose another port in helix.toml; see: ss -ltnp 'sport = :{port}'",
-    )

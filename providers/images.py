@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 import docker
@@ -60,20 +61,28 @@ class Images:
             else None
         )
         short = f"{repository}@{digest[7:19]}"
-        reported = 0.0
-        # Its errors come in the stream, after HTTP 200.
+        try:
+            for said in self._pulling(repository, digest, auth):
+                self._context.report(f"pulling {short}: {said}")
+        except APIError as error:
+            said = " ".join(str(error.explanation or error).split())
+            cls = classify(said, default=Transient)
+            raise cls(
+                f"the engine cannot pull {short}: {said}",
+                hint="" if cls.retryable else "check the registry, its repository and credentials",
+            ) from None
+
+    def _pulling(self, repository: str, digest: str, auth: dict[str, str] | None) -> Iterator[str]:
+        """Pull, and say how far it is about once a second."""
+        said_at = 0.0
         for event in self._client.api.pull(
             repository, tag=digest, auth_config=auth, stream=True, decode=True
         ):
-            if said := event.get("error"):
-                cls = classify(said, default=Transient)
-                raise cls(
-                    f"cannot pull {short}: {said}",
-                    hint="" if cls.retryable else "check the registry and its credentials",
-                )
-            if time.monotonic() - reported > 1:
-                reported = time.monotonic()
-                self._context.report(f"pulling {short}: {event.get('status', '')}")
+            if failure := event.get("error"):  # it may come in the stream, after HTTP 200
+                raise APIError(failure, explanation=failure)
+            if time.monotonic() - said_at > 1:
+                said_at = time.monotonic()
+                yield str(event.get("status", ""))
 
     def remove_unused(self) -> None:
         """Remove those built for this instance that no container uses, stopped ones included. One

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import socket
@@ -27,14 +28,17 @@ from model.errors import (
     Conflict,
     HealthCheckFailed,
     NotFound,
+    PermissionDenied,
     PlatformUnhealthy,
 )
 from model.instance import HealthCheck, Instance, Target, Volume
 from model.platform import Release, Revision
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, PullCredentials
 from providers.docker import DockerProvider, LocalProvider
+from tests.contract.drive import Result
 from tests.contract.provider_suite import Killed, ProviderSuite, World
 from tests.services import engine as engines
+from tests.services.registry import secured_registry
 from tests.services.traffic import traffic
 
 pytestmark = pytest.mark.engine
@@ -59,6 +63,7 @@ class DockerWorld(World):
         self.settings: dict[str, Any] = {}
         self.options = options
         self.secrets: dict[str, str] = {}
+        self.context = Context(secret=lambda name: SecretStr(self.secrets[name]))
 
     def instance(self, name: str, behaviour: str = "serve") -> Instance:
         values: dict[str, Any] = {
@@ -84,7 +89,8 @@ class DockerWorld(World):
 
     def provider(self, instance: Instance) -> DockerProvider:
         cls = LocalProvider if self.kind == "local" else DockerProvider
-        return cls(instance, Context(secret=lambda name: SecretStr(self.secrets[name])))
+        # As in every activity: a context of its own, with the same ways to secrets.
+        return cls(instance, dataclasses.replace(self.context, notes=[]))
 
     @property
     def url(self) -> str:
@@ -275,26 +281,33 @@ def test_requests_held_for_a_release_that_never_comes_reach_the_old_one(
 
 
 def test_the_volume_is_never_open_twice(stateful: DockerWorld) -> None:
-    began = time.time()
-    for number, behaviour in ((1, "serve"), (2, "serve"), (3, "sick"), (4, "exit"), (5, "serve")):
-        stateful.driver.deploy(stateful.release(number, behaviour))
     label = f"{names.LABEL_INSTANCE}={stateful.instance('').key}"
-    events = stateful.engine.events(
-        since=began,
-        until=time.time(),
+    # The engine remembers its last 256 events only, and others use it too: listen from the start.
+    stream = stateful.engine.events(
         filters={"label": [label, f"{names.LABEL_ROLE}=app"], "event": ["start", "die"]},
         decode=True,
     )
+    seen: list[tuple[str, str]] = []
+
+    def listen() -> None:
+        seen.extend((event["Action"], event["id"]) for event in stream)
+
+    listening = threading.Thread(target=listen, daemon=True)
+    listening.start()
+    for number, behaviour in ((1, "serve"), (2, "serve"), (3, "sick"), (4, "exit"), (5, "serve")):
+        stateful.driver.deploy(stateful.release(number, behaviour))
+    time.sleep(0.5)
+    stream.close()
+    listening.join(5)
+
     open_now: set[str] = set()
-    starts = 0
-    for event in events:
-        if event["Action"] == "start":
-            starts += 1
-            open_now.add(event["id"])
+    for action, box in seen:
+        if action == "start":
+            open_now.add(box)
         else:
-            open_now.discard(event["id"])
-        assert len(open_now) <= 1, event
-    assert starts >= 7  # five releases, and one restored twice
+            open_now.discard(box)
+        assert len(open_now) <= 1, seen
+    assert sum(action == "start" for action, _box in seen) == 7  # five, and one restored twice
 
 
 def test_acknowledged_writes_outlive_swaps_and_a_failed_release(stateful: DockerWorld) -> None:
@@ -614,3 +627,84 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError):
         provider.preflight()
     provider.close()
+
+
+# --- edge or no edge ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plain", "stateful"])
+def test_an_edge_can_come_and_go(kind: str, request: pytest.FixtureRequest) -> None:
+    world: DockerWorld = request.getfixturevalue(kind)
+    world.settings = {"edge": ""}
+    world.deployed(1)
+    world.settings = {}
+    failed = world.driver.deploy(world.release(2, "sick"))
+    assert failed.restored is not None
+    assert world.answer() == "r1"
+    world.deployed(3)
+    assert world.answer() == "r3"
+    world.settings = {"edge": ""}
+    failed = world.driver.deploy(world.release(4, "exit"))
+    assert failed.restored is not None
+    assert world.answer() == "r3"
+    fifth = world.deployed(5)
+    assert world.answer() == "r5"
+    with world.opened() as provider:
+        provider.prune([fifth])
+    edges = [name for name in world.remains() if "_edge_" in name or name.endswith("_net")]
+    assert edges == []
+
+
+def test_without_an_image_for_the_edge_it_says_what_that_means(plain: DockerWorld) -> None:
+    plain.settings = {"edge": "127.0.0.1:1/no-such-edge:1"}
+    release = plain.release(1)
+    with plain.opened(release.instance) as provider:
+        handle = provider.start(release, None)
+        assert "no-such-edge" in provider.context.notes[0]
+        assert "interrupt" in provider.context.notes[0]
+        plain.driver.check(release, handle)
+        provider.promote(handle)
+    assert plain.answer() == "r1"
+
+
+# --- images from a registry -----------------------------------------------------------------------
+
+
+def test_an_image_is_pulled_by_digest_with_the_credentials_of_this_call(
+    plain: DockerWorld, tmp_path: Path
+) -> None:
+    with secured_registry(tmp_path) as registry:
+        repository = f"{registry.host}/{plain.project}"
+        engines.app_image(plain.engine, tag="1", repository=repository)
+        auth = {"username": registry.username, "password": registry.password}
+        pushed = [
+            event["aux"]["Digest"]
+            for event in plain.engine.api.push(
+                repository, tag="1", auth_config=auth, stream=True, decode=True
+            )
+            if "aux" in event
+        ]
+        plain.engine.images.remove(f"{repository}:1")
+        artifact = Artifact(image=Image(repository=repository, digest=pushed[-1]))
+
+        def deploy(number: int, password: str) -> Result:
+            credentials = PullCredentials(registry.host, registry.username, SecretStr(password))
+            plain.context = Context(pull=lambda: credentials)
+            release = plain.release(number).model_copy(update={"artifact": artifact})
+            return plain.driver.deploy(release)
+
+        wrong = deploy(1, "wrong-canary")
+        assert isinstance(wrong.error, PermissionDenied)
+        assert registry.host in str(wrong.error)
+        assert "wrong-canary" not in str(wrong.error)
+        assert plain.remains() == []
+        right = deploy(2, registry.password)
+        assert right.error is None
+        assert plain.answer() == "r2"
+        registry.stop()
+        again = deploy(3, registry.password)  # the engine has it: nothing is pulled
+        assert again.error is None
+        with plain.opened() as provider:
+            provider.destroy(data=True)
+        for reference in plain.engine.images.list(name=repository):
+            plain.engine.images.remove(str(reference.id), force=True)
