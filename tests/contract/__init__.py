@@ -1,4 +1,4 @@
-"""One suite for every provider, and one for every registry, with each kind's own tests beside it."""
+"""One suite for every provider, one for every registry, each kind's own tests beside it."""
 
 import pytest
 

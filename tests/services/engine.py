@@ -98,7 +98,21 @@ def app_image(engine: docker.DockerClient, tag: str = "1", repository: str = APP
             info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), mode
             archive.addfile(info, io.BytesIO(data))
-        for tool in "sh cat echo env false head httpd kill mkdir printf rmdir sleep true".split():
+        for tool in [
+            "sh",
+            "cat",
+            "echo",
+            "env",
+            "false",
+            "head",
+            "httpd",
+            "kill",
+            "mkdir",
+            "printf",
+            "rmdir",
+            "sleep",
+            "true",
+        ]:
             info = tarfile.TarInfo(f"bin/{tool}")
             info.type, info.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(info)
