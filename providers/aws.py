@@ -15,9 +15,7 @@ Secrets go to Secrets Manager, one entry a release, so that a restore brings bac
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -27,34 +25,34 @@ from pydantic import BaseModel
 
 from model.errors import (
     Busy,
-    ConfigurationError,
     Conflict,
     HealthCheckFailed,
     HelixError,
     NotFound,
     NothingToRestore,
-    PermissionDenied,
     Transient,
 )
-from model.instance import Instance, Volume
+from model.instance import Instance
 from model.names import LABEL_INSTANCE
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
-from providers.aws_api import AwsApi
+from providers.aws_api import AwsApi, tag_value
+from providers.aws_logs import LogGroup
+from providers.aws_network import load_balancer_url, task_address
+from providers.aws_preflight import Preflight
 from providers.aws_rollout import epitaph, hopeless, judge, primary_of, word_about
+from providers.aws_secrets import Secrets
 from providers.aws_task import (
-    FARGATE,
     AwsSettings,
     Parts,
     Task,
-    architecture,
     definition,
     image_of,
     live_shape,
-    secret_name,
     service_name,
     service_shape,
     token,
 )
+from providers.aws_volumes import AccessPoints
 from providers.base import CloudProvider, Context
 
 TAG_CURRENT = "helix.current"
@@ -64,18 +62,10 @@ NEWEST = 10
 DELETE_AT_ONCE = 10
 """Task definitions that one call may delete."""
 LOG_LINES = 20
-LOG_PAUSE = 2.0
-"""Seconds between two looks for new lines."""
 DRAIN_PAUSE = 1.0
 PROMOTE_SECONDS = 5.0
 """For how long `promote` waits for ECS itself before it leaves that to the next attempt."""
 PROMOTE_PAUSE = 0.1
-OWNER = 65532
-"""The user whom EFS takes every file of a volume to belong to: HelixDB's own."""
-INSTEAD = (
-    "or keep the data in object storage: remove the volume and set S3_BUCKET, S3_REGION and "
-    "DB_PATH in env; see docs/providers/aws.md"
-)
 
 
 class AwsProvider(CloudProvider):
@@ -90,10 +80,11 @@ class AwsProvider(CloudProvider):
         self._settings = AwsSettings.model_validate(instance.target.settings)
         self._name = service_name(instance, self._settings)
         self._cluster = self._settings.cluster or "default"
-        self._log_group = f"/helix/{self._name}"
-        self._api = AwsApi(
-            self._settings.region, self._settings.profile, self._settings.endpoint_url
-        )
+        own = self._settings
+        self._api = AwsApi(own.region, own.profile, own.endpoint_url)
+        self._logs = LogGroup(self._api, self._name)
+        self._secrets = Secrets(self._api, instance, context, self._name)
+        self._access_points = AccessPoints(self._api, instance, self._name, own.file_system or "")
 
     def close(self) -> None:
         """Give back the connections."""
@@ -107,96 +98,9 @@ class AwsProvider(CloudProvider):
         return Identity(where=f"AWS {self._settings.region}", who=caller["Arn"])
 
     def preflight(self) -> None:
-        """Look at the table, the cluster, the network, the load balancer and the file system."""
-        self._check_table()
-        self._check_volumes()
-        self._check_cluster()
-        own = self._settings
-        self._look("ec2", "describe_subnets", SubnetIds=own.subnets)
-        self._look("ec2", "describe_security_groups", GroupIds=own.security_groups)
-        self._check_target_group()
-        if self.instance.stop_first:
-            self.context.notes.append("ECS stops the old task first, which interrupts service")
-
-    def _check_table(self) -> None:
-        own, instance = self._settings, self.instance
-        table = f"[cloud.{instance.name}.aws]"
-        architecture(instance)
-        least, most = FARGATE.get(own.cpu, (0, 0))
-        if not least <= own.memory <= most:
-            hint = f"with cpu = {own.cpu} write a memory from {least} to {most}"
-            raise ConfigurationError(
-                f"Fargate has no task with {own.cpu} CPU units and {own.memory} MiB",
-                hint=hint if least else f"cpu is one of {', '.join(map(str, FARGATE))}",
-            )
-        if not own.execution_role:
-            raise ConfigurationError(
-                "ECS needs a role to pull the image, read secrets and write logs",
-                hint=f"set execution_role in {table} to its ARN; see docs/providers/aws.md",
-            )
-        if not own.subnets and self._service() is None:
-            raise ConfigurationError(
-                "a new service needs to know its subnets",
-                hint=f'set subnets = ["subnet-…"] in {table}',
-            )
-        if not instance.registry and instance.build.kind != "image":
-            raise ConfigurationError(
-                "ECS pulls images from a registry, and none is named",
-                hint=f'add [deploy.{instance.name}.registry] with kind = "ecr" and a repository',
-            )
-
-    def _check_volumes(self) -> None:
-        own, volumes = self._settings, self.instance.volumes
-        if not volumes:
-            return
-        if not own.file_system:
-            raise ConfigurationError(
-                "a volume on Fargate needs an EFS file system, and none is named",
-                hint=f"set file_system in [cloud.{self.instance.name}.aws], {INSTEAD}",
-            )
-        if any(volume.path for volume in volumes):
-            raise ConfigurationError(
-                "Fargate has no machine whose folder a volume could be",
-                hint=f"give the volume a name instead of a path, {INSTEAD}",
-            )
-        if own.replicas > 1:
-            raise ConfigurationError(
-                f"{own.replicas} tasks would have the same volume open at once",
-                hint="set replicas = 1: HelixDB has a single writer",
-            )
-        targets = self._look("efs", "describe_mount_targets", FileSystemId=own.file_system)
-        reached = {one["SubnetId"] for one in targets.get("MountTargets", ())}
-        if missing := set(own.subnets) - reached if targets else set():
-            self.context.notes.append(
-                f"the file system {own.file_system} has no mount target in "
-                f"{', '.join(sorted(missing))}: tasks there need one in their availability zone"
-            )
-
-    def _check_cluster(self) -> None:
-        clusters = self._api("ecs", "describe_clusters", clusters=[self._cluster])["clusters"]
-        if not any(one["status"] == "ACTIVE" for one in clusters):
-            raise NotFound(
-                f"there is no ECS cluster «{self._cluster}» in {self._settings.region}",
-                hint=f"create it: aws ecs create-cluster --cluster-name {self._cluster}",
-            )
-
-    def _check_target_group(self) -> None:
-        for group in self._target_groups():
-            if group.get("TargetType") != "ip":
-                raise ConfigurationError(
-                    f"the target group has the type {group.get('TargetType')}",
-                    hint="tasks of Fargate are reached by address: make one of the type «ip»",
-                )
-
-    def _look(self, service: str, operation: str, /, **arguments: Any) -> dict[str, Any]:
-        """Look at something that may be looked at; whether we may is not essential."""
-        if not any(arguments.values()):
-            return {}
-        try:
-            return self._api(service, operation, **arguments)
-        except PermissionDenied as error:
-            self.context.notes.append(f"not checked: {error.message}")
-            return {}
+        """See `providers.aws_preflight`."""
+        is_new = self._service() is None
+        Preflight(self._api, self.instance, self._settings, self.context.notes, is_new).run()
 
     # What runs ------------------------------------------------------------------------------------
 
@@ -280,13 +184,12 @@ class AwsProvider(CloudProvider):
 
     def _register(self, release: Release, shape: dict[str, Any]) -> Task:
         image_of(release)  # refuse before anything is made
-        with suppress(Conflict):
-            self._api("logs", "create_log_group", logGroupName=self._log_group)
+        self._logs.ensure()
         parts = Parts(
-            log_group=self._log_group,
-            secrets=self._store_secrets(release.deployment),
-            pull_secret=self._store_pull_secret(release.deployment),
-            access_points={each.mount: self._access_point(each) for each in self.instance.volumes},
+            log_group=self._logs.name,
+            secrets=self._secrets.store(release.deployment),
+            pull_secret=self._secrets.store_pull(release.deployment),
+            access_points=self._access_points.ensure(self.instance.volumes),
         )
         arguments = definition(release, self._settings, parts, shape)
         self._api("ecs", "register_task_definition", **arguments)
@@ -294,82 +197,6 @@ class AwsProvider(CloudProvider):
         if found is None:
             raise Transient("ECS does not list the new task definition yet")
         return found
-
-    def _store_secrets(self, deployment: str) -> dict[str, str]:
-        """Put the values into Secrets Manager. Returns where ECS finds each."""
-        references = self.instance.secrets
-        if not references:
-            return {}
-        values = {
-            name: self.context.secret(reference).get_secret_value()
-            for name, reference in references.items()
-        }
-        arn = self._store(deployment, "env", values)
-        return {name: f"{arn}:{name}::" for name in values}
-
-    def _store_pull_secret(self, deployment: str) -> str:
-        """Put the registry's credentials there. ECR needs none: the execution role may pull."""
-        found = self.context.pull()
-        if found is None or found.username == "AWS":
-            return ""
-        values = {"username": found.username, "password": found.password.get_secret_value()}
-        return self._store(deployment, "pull", values)
-
-    def _store(self, deployment: str, what: str, values: dict[str, str]) -> str:
-        name = secret_name(self._name, deployment, what)
-        try:
-            made = self._api(
-                "secretsmanager",
-                "create_secret",
-                Name=name,
-                ClientRequestToken=token(deployment, what),
-                SecretString=json.dumps(values),
-                Tags=[{"Key": LABEL_INSTANCE, "Value": _tag_value(self.instance.key)}],
-            )
-        except Conflict:  # an earlier attempt's
-            made = self._api("secretsmanager", "describe_secret", SecretId=name)
-        return str(made["ARN"])
-
-    def _access_point(self, volume: Volume) -> str:
-        """The volume's access point, found by its token or created: a folder of the file system."""
-        mark = token(self.instance.key, volume.name or volume.mount)
-        found = self._find_access_point(mark)
-        if found is None:
-            with suppress(Conflict):  # another caller was faster
-                self._api(
-                    "efs",
-                    "create_access_point",
-                    ClientToken=mark,
-                    FileSystemId=self._settings.file_system,
-                    PosixUser={"Uid": OWNER, "Gid": OWNER},
-                    RootDirectory={
-                        "Path": self._folder(volume),
-                        "CreationInfo": {
-                            "OwnerUid": OWNER,
-                            "OwnerGid": OWNER,
-                            "Permissions": "0750",
-                        },
-                    },
-                    Tags=[
-                        {"Key": "Name", "Value": self._name},
-                        {"Key": LABEL_INSTANCE, "Value": _tag_value(self.instance.key)},
-                    ],
-                )
-            found = self._find_access_point(mark)
-        if found is None:
-            raise Transient("EFS does not list the new access point yet")
-        return found
-
-    def _find_access_point(self, mark: str) -> str | None:
-        points = self._api.pages(
-            "efs", "describe_access_points", "AccessPoints", FileSystemId=self._settings.file_system
-        )
-        return next((one["AccessPointId"] for one in points if one["ClientToken"] == mark), None)
-
-    def _folder(self, volume: Volume) -> str:
-        """Where the volume's files are in the file system."""
-        name = re.sub(r"[^A-Za-z0-9_.-]", "-", (volume.name or volume.mount).strip("/"))
-        return f"/helix-{self._name.removeprefix('helix-')}/{name}"
 
     def _create_service(self, task: str, shape: dict[str, Any], deployment: str) -> None:
         self._api(
@@ -381,7 +208,7 @@ class AwsProvider(CloudProvider):
             clientToken=token(deployment, self._name, task),
             launchType="FARGATE",
             propagateTags="SERVICE",
-            tags=[{"key": LABEL_INSTANCE, "value": _tag_value(self.instance.key)}],
+            tags=[{"key": LABEL_INSTANCE, "value": tag_value(self.instance.key)}],
             **{"desiredCount": self._settings.replicas, **shape},
         )
 
@@ -449,7 +276,8 @@ class AwsProvider(CloudProvider):
     def _last_lines(self, task: str) -> str:
         """The end of its log; nothing if it cannot be had, as it is only evidence."""
         try:
-            return "\n".join(self._lines(self._task(task), None, LOG_LINES))
+            stream = self._task(task).stream
+            return "\n".join(self._logs.lines(stream, None, LOG_LINES)) if stream else ""
         except HelixError:
             return ""
 
@@ -464,24 +292,7 @@ class AwsProvider(CloudProvider):
         if not running:
             raise Transient("ECS lists no running task of the release yet")
         port = self.instance.health_check.port or self.instance.port
-        return Endpoint(url=f"http://{self._address(running[0])}:{port}")
-
-    def _address(self, task: dict[str, Any]) -> str:
-        details = {
-            one["name"]: one["value"]
-            for attachment in task.get("attachments") or ()
-            for one in attachment.get("details") or ()
-        }
-        if self._settings.public_ip and (interface := details.get("networkInterfaceId")):
-            described = self._api(
-                "ec2", "describe_network_interfaces", NetworkInterfaceIds=[interface]
-            )
-            found = described["NetworkInterfaces"][0].get("Association", {}).get("PublicIp")
-            if found:
-                return str(found)
-        if "privateIPv4Address" not in details:
-            raise Transient("the task has no address yet")
-        return str(details["privateIPv4Address"])
+        return Endpoint(url=f"http://{task_address(self._api, self._settings, running[0])}:{port}")
 
     def run_check(self, handle: str, command: Sequence[str], timeout: float) -> tuple[int, str]:
         """ECS itself runs the command inside the container, again and again, as the task definition
@@ -533,7 +344,7 @@ class AwsProvider(CloudProvider):
             if service["taskDefinition"] != before.arn:
                 self._update_service(before.arn, shape)
             self._mark(service, before.arn)
-        self._forget(task for task in self._tasks(NEWEST) if task.deployment == deployment)
+        self._forget_deployment(deployment)
         return before.arn
 
     def _clear(self, service: dict[str, Any] | None, deployment: str) -> None:
@@ -547,15 +358,9 @@ class AwsProvider(CloudProvider):
             if self._task(service["taskDefinition"]).deployment == deployment:
                 self._delete_service()
                 service = None
-        self._forget(task for task in self._tasks(NEWEST) if task.deployment == deployment)
-        for what in ("env", "pull"):
-            self._delete_secret(secret_name(self._name, deployment, what))
+        self._forget_deployment(deployment)
         if service is None:
-            self._delete_log_group()
-
-    def _delete_log_group(self) -> None:
-        with suppress(NotFound):
-            self._api("logs", "delete_log_group", logGroupName=self._log_group)
+            self._logs.delete()
 
     def _still_there(self, previous: Revision) -> Task:
         with suppress(NotFound):
@@ -584,36 +389,15 @@ class AwsProvider(CloudProvider):
         """The load balancer's address, else a task's public one; empty if there is neither."""
         own = self._settings
         if own.target_group:
-            return self._load_balancer_url()
+            return load_balancer_url(self._api, own)
         if not own.public_ip or (service := self._service()) is None:
             return ""
         for task in self._running(service, service["taskDefinition"]):
             if task["lastStatus"] == "RUNNING":
-                return f"http://{self._address(task)}:{self.instance.port}"
+                return (
+                    f"http://{task_address(self._api, self._settings, task)}:{self.instance.port}"
+                )
         return ""
-
-    def _load_balancer_url(self) -> str:
-        balancers = [arn for group in self._target_groups() for arn in group["LoadBalancerArns"]]
-        if not balancers:
-            raise ConfigurationError(
-                "no load balancer sends anything to the target group",
-                hint="add a listener that forwards to it",
-            )
-        listeners = self._api("elbv2", "describe_listeners", LoadBalancerArn=balancers[0])
-        described = self._api("elbv2", "describe_load_balancers", LoadBalancerArns=balancers[:1])
-        host = described["LoadBalancers"][0]["DNSName"]
-        for listener in listeners["Listeners"]:
-            scheme = "https" if listener["Protocol"] in ("HTTPS", "TLS") else "http"
-            return f"{scheme}://{host}:{listener['Port']}"
-        return f"http://{host}"
-
-    def _target_groups(self) -> list[dict[str, Any]]:
-        arn = self._settings.target_group
-        if not arn:
-            return []
-        answer = self._api("elbv2", "describe_target_groups", TargetGroupArns=[arn])
-        found: list[dict[str, Any]] = answer["TargetGroups"]
-        return found
 
     def logs(
         self, *, since: datetime | None = None, tail: int | None = None, follow: bool = False
@@ -630,42 +414,12 @@ class AwsProvider(CloudProvider):
                 hint=f"run: helix push {self.instance.name}",
             )
         task = self._task(service["taskDefinition"])
-        yield from self._lines(task, since, tail, follow)
-
-    def _lines(
-        self, task: Task, since: datetime | None, tail: int | None, follow: bool = False
-    ) -> Iterator[str]:
         if not task.stream:
             raise NotFound(
                 f"the task definition {task.short} is not ours, and its logs could be anywhere",
                 hint="look at its logConfiguration",
             )
-        start = int(since.timestamp() * 1000) if since else 0
-        events = self._events(task.stream, start)
-        found = deque(events, maxlen=tail)
-        yield from (one["message"].rstrip("\n") for one in found)
-        seen = {one["eventId"] for one in found}
-        while follow:
-            time.sleep(LOG_PAUSE)
-            # The last second is asked for again: lines may come out of order.
-            start = max((one["timestamp"] for one in found), default=start + 1000) - 1000
-            found = deque(self._events(task.stream, max(0, start)))
-            for one in found:
-                if one["eventId"] not in seen:
-                    seen.add(one["eventId"])
-                    yield one["message"].rstrip("\n")
-
-    def _events(self, stream: str, start: int) -> Iterator[dict[str, Any]]:
-        arguments: dict[str, Any] = {"startTime": start} if start else {}
-        with suppress(NotFound):
-            yield from self._api.pages(
-                "logs",
-                "filter_log_events",
-                "events",
-                logGroupName=self._log_group,
-                logStreamNamePrefix=f"{stream}/",
-                **arguments,
-            )
+        yield from self._logs.lines(task.stream, since, tail, follow)
 
     # Tidy up --------------------------------------------------------------------------------------
 
@@ -694,18 +448,10 @@ class AwsProvider(CloudProvider):
             self._delete_service()
         self._wait_until_drained()
         self._forget(self._tasks())
-        for one in list(
-            self._api.pages(
-                "secretsmanager",
-                "list_secrets",
-                "SecretList",
-                Filters=[{"Key": "name", "Values": [f"helix/{self._name}/"]}],
-            )
-        ):
-            self._delete_secret(one["Name"])
-        self._delete_log_group()
+        self._secrets.delete_all()
+        self._logs.delete()
         if data:
-            self._destroy_data()
+            self._access_points.delete(self.instance.volumes)
 
     def _delete_service(self) -> None:
         with suppress(NotFound):
@@ -727,29 +473,13 @@ class AwsProvider(CloudProvider):
             self.context.report("waiting for the last task to end")
             time.sleep(DRAIN_PAUSE)
 
-    def _destroy_data(self) -> None:
-        left = []
-        for volume in self.instance.volumes:
-            mark = token(self.instance.key, volume.name or volume.mount)
-            with suppress(NotFound):
-                if (found := self._find_access_point(mark)) is not None:
-                    left.append(self._folder(volume))
-                    self._api("efs", "delete_access_point", AccessPointId=found)
-        if left:
-            raise ConfigurationError(
-                f"the files of {', '.join(left)} stay in the file system "
-                f"{self._settings.file_system}: AWS has no call that removes files",
-                hint="mount it and remove them, or delete the file system",
-            )
-
     def _forget(self, tasks: Iterator[Task]) -> None:
         """Delete task definitions, and the secrets that only they read."""
         arns = []
         for task in list(tasks):
             self._api("ecs", "deregister_task_definition", taskDefinition=task.arn)
             arns.append(task.arn)
-            for what in ("env", "pull"):
-                self._delete_secret(secret_name(self._name, task.deployment, what))
+            self._secrets.delete(task.deployment)
         for first in range(0, len(arns), DELETE_AT_ONCE):
             self._api(
                 "ecs",
@@ -757,17 +487,11 @@ class AwsProvider(CloudProvider):
                 taskDefinitions=arns[first : first + DELETE_AT_ONCE],
             )
 
-    def _delete_secret(self, name: str) -> None:
-        with suppress(NotFound):
-            self._api(
-                "secretsmanager", "delete_secret", SecretId=name, ForceDeleteWithoutRecovery=True
-            )
+    def _forget_deployment(self, deployment: str) -> None:
+        """Delete what a deployment registered, and what it stored before it came so far."""
+        self._forget(task for task in self._tasks(NEWEST) if task.deployment == deployment)
+        self._secrets.delete(deployment)
 
 
 def _tags(service: dict[str, Any]) -> dict[str, str]:
     return {one["key"]: one["value"] for one in service.get("tags") or ()}
-
-
-def _tag_value(text: str) -> str:
-    """The text with what AWS's tags allow."""
-    return re.sub(r"[^A-Za-z0-9 _.:/=+@-]", "_", text)[:256]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,6 +71,11 @@ class AwsApi:
                 service, config=NO_RETRIES, endpoint_url=self._endpoint_url
             )
         return self._clients[service]
+
+
+def tag_value(text: str) -> str:
+    """The text with only what AWS allows in the value of a tag."""
+    return re.sub(r"[^A-Za-z0-9 _.:/=+@-]", "_", text)[:256]
 
 
 @contextmanager

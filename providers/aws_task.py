@@ -149,12 +149,6 @@ def service_name(instance: Instance, settings: AwsSettings) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", own)[:255]
 
 
-def secret_name(service: str, deployment: str, what: str) -> str:
-    """The name in Secrets Manager of a release's values. One per release, so that a restore brings
-    back the values that went with it."""
-    return re.sub(r"[^A-Za-z0-9/_+=.@-]", "-", f"helix/{service}/{deployment}/{what}")
-
-
 def service_shape(instance: Instance, settings: AwsSettings) -> dict[str, Any]:
     """The service's settings that go with a release; what the table leaves out is left alone.
 

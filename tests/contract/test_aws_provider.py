@@ -34,6 +34,7 @@ from model.instance import HealthCheck, Instance, RegistryTarget, Target, Volume
 from model.names import LABEL_DEPLOYMENT
 from model.platform import Phase, Release, Revision
 from providers import aws as aws_module
+from providers import aws_logs
 from providers.aws import AwsProvider
 from providers.aws_api import AwsApi
 from providers.base import Context, PullCredentials
@@ -150,7 +151,7 @@ def cloud(answers: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setattr(aws_module, "DRAIN_PAUSE", 0.01)
-    monkeypatch.setattr(aws_module, "LOG_PAUSE", 0.01)
+    monkeypatch.setattr(aws_logs, "PAUSE", 0.01)
     with aws_server() as aws:
         ec2 = aws.client("ec2")
         network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
