@@ -113,6 +113,9 @@ HINTS: dict[type[HelixError], str] = {
 }
 """What to do, where the code alone says it."""
 
+PERMISSIONS = {"efs": "elasticfilesystem", "elbv2": "elasticloadbalancing"}
+"""What permissions call a service, where boto3 calls it otherwise."""
+
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}
 
 _BY_CODE = {code: cls for cls, codes in CODES.items() for code in codes}
@@ -146,9 +149,10 @@ def translate(error: Exception, service: str, operation: str = "") -> HelixError
     """The error that an exception of boto3 or botocore stands for.
 
     Args:
-        service: as in a permission: `ecs`.
+        service: as boto3 calls it: `ecs`.
         operation: as in a permission: `UpdateService`; empty if it did not come so far.
     """
+    service = PERMISSIONS.get(service, service)
     doing = f"{service}:{operation}" if operation else service
     answer = getattr(error, "response", None)
     if isinstance(answer, Mapping) and "Error" in answer:

@@ -406,3 +406,10 @@ def test_a_write_without_an_answer_is_ambiguous_and_a_read_is_not(name: str) -> 
     error = type(name, (Exception,), {})("lost")
     assert type(translate(error, "ecs", "CreateService")) is Ambiguous
     assert type(translate(error, "ecs", "DescribeServices")) is Transient
+
+
+def test_the_permission_is_named_as_policies_have_it() -> None:
+    error = Exception("no")
+    error.response = {"Error": {"Code": "AccessDenied", "Message": "no"}}  # type: ignore[attr-defined]
+    found = translate(error, "elbv2", "DescribeTargetGroups")
+    assert "allow elasticloadbalancing:DescribeTargetGroups" in found.hint
