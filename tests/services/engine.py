@@ -170,3 +170,6 @@ def swept(engine: docker.DockerClient, instance: Instance) -> Iterator[Instance]
         for each in instance.volumes:
             if each.path and os.path.isdir(each.path):
                 shutil.rmtree(each.path, ignore_errors=True)
+            elif each.name:  # one that a test made without our labels
+                with suppress(Missing, APIError):
+                    engine.volumes.get(each.name).remove(force=True)
