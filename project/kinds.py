@@ -140,6 +140,8 @@ class Docker(Runtime):
     """The address on the engine's machine to publish the port on."""
     network: str | None = None
     """A network of the engine to join."""
+    edge: str | None = None
+    """The image of the proxy that keeps the port through a swap; caddy:2 if absent, none if empty."""
 
 
 class Swarm(Docker):
