@@ -141,7 +141,7 @@ class Docker(Runtime):
     network: str | None = None
     """A network of the engine to join."""
     edge: str | None = None
-    """The image of the proxy that keeps the port through a swap; caddy:2 if absent, none if empty."""
+    """The image of the proxy in front of releases; caddy:2 if absent, no proxy if empty."""
 
 
 class Swarm(Docker):
