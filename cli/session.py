@@ -98,13 +98,7 @@ def _running_stack() -> Stack:
     found = stack.status()
     if found.server is None or not found.ready:
         raise Unreachable("the embedded Temporal does not run", hint="start it: helix up")
-    detail = found.server.detail
-    return stack.Stack(
-        address=f"127.0.0.1:{detail['port']}",
-        namespace=temporal.NAMESPACE,
-        ui_url=f"http://127.0.0.1:{detail['ui_port']}",
-        embedded=True,
-    )
+    return stack.embedded(found.server)
 
 
 async def _require_workers(session: Session, instance: Instance) -> None:
