@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from model.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowHistory
+    from temporalio.converter import PayloadCodec
 
     from cli.follow import Run
 
@@ -19,17 +21,18 @@ MEMBER = "history.json"
 
 
 async def download(client: Client, run: Run) -> WorkflowHistory:
-    """A run's whole history, as far as it is.
+    """A run's whole history, as far as it is, decrypted.
 
     Raises:
         NotFound: Temporal has forgotten the run: its retention is over.
+        ConfigurationError: a key that it is encrypted with is missing.
         RPCError: Temporal does not answer.
     """
     from temporalio.service import RPCError, RPCStatusCode
 
     handle = client.get_workflow_handle(run.workflow_id, run_id=run.deployment)
     try:
-        return await handle.fetch_history()
+        return await decrypted(await handle.fetch_history(), client.data_converter.payload_codec)
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
@@ -37,6 +40,48 @@ async def download(client: Client, run: Run) -> WorkflowHistory:
             f"Temporal no longer has the history of {run.deployment}",
             hint="its retention is over; replay a file that helix export wrote before",
         ) from None
+
+
+async def decrypted(history: WorkflowHistory, codec: PayloadCodec | None) -> WorkflowHistory:
+    """The history as it would be without encryption.
+
+    Raises:
+        ConfigurationError: a key is missing.
+    """
+    from temporalio.client import WorkflowHistory
+
+    if codec is None:
+        return history
+    document = await _decrypted(history.to_json_dict(), codec)
+    return WorkflowHistory.from_json(history.workflow_id, document)
+
+
+async def _decrypted(value: Any, codec: PayloadCodec) -> Any:
+    match value:
+        case {"metadata": {"encoding": _}}:
+            return await _plain_payload(value, codec)
+        case {"encodedAttributes": hidden, **rest}:
+            return {**await _decrypted(rest, codec), **await _plain_failure(hidden, codec)}
+        case dict():
+            return {key: await _decrypted(each, codec) for key, each in value.items()}
+        case list():
+            return [await _decrypted(each, codec) for each in value]
+    return value
+
+
+async def _plain_payload(value: dict[str, Any], codec: PayloadCodec) -> dict[str, Any]:
+    from google.protobuf.json_format import MessageToDict, ParseDict
+    from temporalio.api.common.v1 import Payload
+
+    [payload] = await codec.decode([ParseDict(value, Payload())])
+    return MessageToDict(payload)
+
+
+async def _plain_failure(hidden: dict[str, Any], codec: PayloadCodec) -> dict[str, str]:
+    """A failure's message and stack trace, which a converter has put into a payload."""
+    payload = await _plain_payload(hidden, codec)
+    found = json.loads(base64.b64decode(payload["data"]))
+    return {"message": found["message"], "stackTrace": found.get("stack_trace", "")}
 
 
 def is_file(text: str) -> bool:

@@ -38,6 +38,10 @@ COMMANDS = {
     "up": ("cli.up:up", "Start the embedded Temporal server and a worker."),
     "down": ("cli.down:down", "Stop them."),
     "worker": ("cli.worker:worker", "Work for a Temporal server that is configured."),
+    "codec-server": (
+        "cli.codec_server:codec_server",
+        "Show encrypted payloads in the Temporal UI.",
+    ),
     "doctor": ("cli.doctor:doctor", "See what is wrong on this machine."),
     "init": ("cli.init:init", "Make a folder a project."),
     "add": ("cli.add:add", "Add an instance to helix.toml."),

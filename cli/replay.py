@@ -70,18 +70,19 @@ async def _downloaded(deployment: str) -> WorkflowHistory:
 
 
 async def _replay(history: WorkflowHistory, *, debug: bool) -> None:
-    from temporalio.contrib.pydantic import pydantic_data_converter
     from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
     from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+    from worker.codec import data_converter
     from worker.main import WORKFLOWS
+    from worker.settings import load
 
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)  # it is said once, by us
     runner = UnsandboxedWorkflowRunner() if debug else SandboxedWorkflowRunner()
     replayer = Replayer(
         workflows=WORKFLOWS,
         workflow_runner=runner,
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter(load().encryption_keys),
         debug_mode=debug,
         runtime=_quiet_runtime(),
     )

@@ -26,6 +26,7 @@ from model.deployment import (
     Progress,
     StepState,
 )
+from model.errors import HelixError
 from model.instance import Step
 from model.steps import Identities, Validated
 
@@ -507,6 +508,8 @@ class Reader:
             return None
         try:
             values = await self._converter.decode(payloads.payloads[:1], [kind])
+        except HelixError:  # a key is missing: nothing of this run can be read
+            raise
         except Exception:  # an unreadable detail must not end the watching
             return None
         return values[0]

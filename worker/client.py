@@ -11,12 +11,13 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
 from model.errors import ConfigurationError, HelixError, PermissionDenied
+from worker.codec import data_converter
 from worker.errors import NoWorker, Unreachable
+from worker.settings import load
 
 if TYPE_CHECKING:
     from temporalio.api.taskqueue.v1 import PollerInfo
@@ -48,7 +49,7 @@ CONNECT_PROBLEMS = (
 
 
 async def connect(address: str = "", namespace: str = "default") -> Client:
-    """A client that speaks our types.
+    """A client that speaks our types, encrypted if HELIX_ENCRYPTION_KEYS names keys.
 
     Args:
         address: of the embedded server; without one, everything (address, namespace, TLS, API key)
@@ -57,13 +58,14 @@ async def connect(address: str = "", namespace: str = "default") -> Client:
 
     Raises:
         Unreachable: Temporal does not answer or refuses us; says which address.
-        ConfigurationError: Temporal's own configuration cannot be read.
+        ConfigurationError: Temporal's own configuration, or ours, cannot be read.
     """
     options = {"target_host": address, "namespace": namespace} if address else configured()
     target = options["target_host"]
+    converter = data_converter(load().encryption_keys)
     try:
         return await asyncio.wait_for(
-            Client.connect(**options, data_converter=pydantic_data_converter), CONNECT_SECONDS
+            Client.connect(**options, data_converter=converter), CONNECT_SECONDS
         )
     except TimeoutError:
         raise Unreachable(

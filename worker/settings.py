@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.errors import ConfigurationError
+from project import secrets
 from worker import paths
 
 PREFIX = "HELIX_"
@@ -42,6 +43,15 @@ def _url(text: str) -> str:
     return text
 
 
+def _reference(text: str) -> str:
+    if text:
+        try:
+            secrets.check(text)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+    return text
+
+
 def _queue(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._/@-]{1,200}", text):
         raise ValueError("expected up to 200 letters, digits and . _ / @ -")
@@ -54,6 +64,7 @@ def _lower(value: Any) -> Any:
 
 Url = Annotated[str, AfterValidator(_url)]
 Name = Annotated[str, AfterValidator(_queue)]
+SecretReference = Annotated[str, AfterValidator(_reference)]
 
 
 class Settings(BaseSettings):
@@ -69,6 +80,9 @@ class Settings(BaseSettings):
     """Where sources and logs are kept: file://, s3://, gs:// or abfs://."""
     ledger_url: Url = Field(default_factory=lambda data: f"sqlite:///{data['state_dir']}/ledger.db")
     """The ledger's database: sqlite:/// and a path, or postgresql://."""
+    encryption_keys: SecretReference = ""
+    """A secret reference to the keys that payloads are encrypted with: file:/etc/helix/keys. Empty:
+    they are not encrypted."""
     task_queue: Name = "helix-deploy"
     worker_name: Name = Field(default_factory=socket.gethostname)
     """Names this worker among all; unique per machine and engine."""
