@@ -174,21 +174,11 @@ def helix(
     """
 
 
-def main() -> None:
-    """The entry point of `helix` and `helix-deploy`."""
-    code = 0
+def run() -> int:
+    """Run the command that `sys.argv` names. Returns its exit code."""
+    called = os.path.basename(sys.argv[0])
     try:
-        app()
+        app(prog_name=called if called.startswith("helix") else "helix")
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    if "temporalio" not in sys.modules:
-        sys.exit(code)
-    # The client's native threads can crash the interpreter while it shuts down, after all work is
-    # done (sdk-python#300): end at once instead.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    main()
+        return end.code if isinstance(end.code, int) else 1
+    return 0

@@ -1,8 +1,9 @@
 """The Temporal that a command works with: the one that is configured, or the embedded stack.
 
-The embedded stack is a Temporal server with its UI and a worker, both on this machine, both in the
-background, both started by the first command that needs them. Any of them may be killed at any
-moment: the next `ensure` repairs what is missing, and its data is in files.
+The embedded stack is a Temporal server with its UI, a worker, and the fork server that commands are
+run by, all on this machine and in the background, started by the first command that needs them. Any
+of them may be killed at any moment: the next `ensure` repairs what is missing, and its data is in
+files.
 
 Only the standard library is imported until something has to be started: a command that finds
 everything running pays a few milliseconds.
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import daemon, probe, temporal
+from cli import code, daemon, forkserver, probe, temporal
 from cli.daemon import Daemon
 from model.errors import ConfigurationError, PlatformUnhealthy
 from worker import paths
@@ -60,7 +61,7 @@ AMBIENT = (
 )
 """Beginnings of the variables from which SDKs and tools take accounts and addresses. The worker has
 those of the shell that started it; a command from another shell expects its own."""
-NOT_SETTINGS = {"HELIX_DEBUG", "HELIX_UI_URL"}
+NOT_SETTINGS = {"HELIX_DEBUG", "HELIX_FORKSERVER", "HELIX_UI_URL"}
 """They concern the command alone."""
 
 
@@ -92,6 +93,8 @@ class Status:
     """The worker answers."""
     deploying: bool
     """A deployment, or the removal of an instance, is under way."""
+    commands: Daemon | None = None
+    """The fork server, which commands are run by."""
 
 
 def ensure(say: Callable[[str], None] = lambda text: None, *, for_work: bool = True) -> Stack:
@@ -129,6 +132,7 @@ def status() -> Status:
         ready=ready,
         healthy=worker is not None and _healthy(state, worker),
         deploying=ready and server is not None and _deploying(server),
+        commands=daemon.find(state / "commands.json"),
     )
 
 
@@ -151,7 +155,7 @@ def stop(say: Callable[[str], None] = lambda text: None) -> bool:
         return False
     stopped = False
     with _locked(state, say):
-        for name, grace in (("worker", GRACE_SECONDS + 3), ("server", 10.0)):
+        for name, grace in (("commands", 1.0), ("worker", GRACE_SECONDS + 3), ("server", 10.0)):
             if (running := daemon.find(state / f"{name}.json")) is not None:
                 running.stop(grace)
                 stopped = True
@@ -205,7 +209,11 @@ class _Embedded:
         self._state = state
         self._say = say
         self._for_work = for_work
-        self._identity = {"code": _code(), "settings": _settings(), "ambient": _ambient()}
+        self._identity = {
+            "code": code.digest(code.WORKER),
+            "settings": _settings(),
+            "ambient": _ambient(),
+        }
 
     def running(self) -> Stack | None:
         """The stack if nothing needs to be done."""
@@ -218,6 +226,7 @@ class _Embedded:
             or not self._same_worker(worker, server)
             or not temporal.ready(server.detail["ui_port"])
             or not _healthy(self._state, worker)
+            or not self._commands()
         ):
             return None
         return embedded(server)
@@ -232,6 +241,8 @@ class _Embedded:
             if kept:
                 self._say("starting a new worker of the embedded stack")
             self._start_worker(server, lock)
+        if not self._commands():
+            self._start_commands(lock)
         return embedded(server, started=True)
 
     # The server -----------------------------------------------------------------------------------
@@ -346,7 +357,28 @@ class _Embedded:
     def _gets_healthy(self, worker: Daemon, seconds: float) -> bool:
         return _until(lambda: _healthy(self._state, worker), seconds, lambda: worker.alive)
 
-    # Both -----------------------------------------------------------------------------------------
+    # The fork server ------------------------------------------------------------------------------
+
+    def _commands(self) -> bool:
+        """Whether the next command will be run by a fork server, or is not to be."""
+        if not forkserver.wanted():
+            return True
+        running = daemon.find(self._state / "commands.json")
+        return running is not None and running.detail.get("identity") == forkserver.identity()
+
+    def _start_commands(self, lock: int) -> None:
+        """Start it and go on: it is for the next command, and this one does not need it."""
+        if (old := daemon.find(self._state / "commands.json")) is not None:
+            old.stop(1)
+        self._launch(
+            lock,
+            "commands",
+            [sys.executable, "-P", "-m", "cli.forkserver"],
+            forkserver.environment(),
+            {"identity": forkserver.identity()},
+        )
+
+    # All ------------------------------------------------------------------------------------------
 
     def _launch(
         self,
@@ -405,20 +437,6 @@ def _deploying(server: Daemon) -> bool:
         return status == 200 and bool(json.loads(body).get("executions"))
     except ValueError:
         return False
-
-
-def _code() -> str:
-    """Changes whenever the installed code does."""
-    root = Path(__file__).resolve().parent.parent
-    packages = ("activities", "builders", "ledger", "model", "project", "providers", "registries")
-    found = hashlib.sha256(sys.executable.encode())
-    for package in (*packages, "worker", "workflows"):
-        for folder, _, names in sorted(os.walk(root / package)):
-            for name in sorted(names):
-                if name.endswith(".py"):
-                    facts = os.stat(os.path.join(folder, name))
-                    found.update(f"{folder}/{name} {facts.st_size} {facts.st_mtime_ns}".encode())
-    return found.hexdigest()
 
 
 def _settings() -> str:

@@ -49,7 +49,11 @@ def document(found: Any) -> dict[str, Any]:
     }
     if found.embedded:
         now = stack.status()
-        for name, process in (("server", now.server), ("worker", now.worker)):
+        for name, process in (
+            ("server", now.server),
+            ("worker", now.worker),
+            ("commands", now.commands),
+        ):
             answer[name] = {"pid": process.pid} if process else None
         answer["folder"] = str(now.folder)
     return answer

@@ -20,7 +20,7 @@ import httpx
 from tests.services.registry import TestRegistry, free_port
 
 APP = Path(__file__).parent / "app"
-HELIX = [sys.executable, "-m", "cli.main"]
+HELIX = [sys.executable, "-m", "cli"]
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -68,7 +68,7 @@ class Shop:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "cli.main",
+            "cli",
             *words,
             cwd=self.folder,
             env={

@@ -19,7 +19,7 @@ from temporalio.client import Client
 from tests.services.need import program
 from tests.services.registry import secured_registry
 
-HELIX = [sys.executable, "-m", "cli.main"]
+HELIX = [sys.executable, "-m", "cli"]
 
 
 class Shell:

@@ -35,9 +35,9 @@ def run() -> CliRunner:
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["psuh"], ["push", "-h"]])
 def test_help_and_typos_import_nothing_heavy(arguments: list[str]) -> None:
     program = (
-        "import sys, cli.main\n"
+        "import sys, cli.__main__\n"
         f"sys.argv = ['helix', *{arguments!r}]\n"
-        "try:\n    cli.main.main()\n"
+        "try:\n    cli.__main__.main()\n"
         "except SystemExit:\n"
         f"    print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
     )
