@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from activities import beat
@@ -12,6 +14,8 @@ from model.steps import PushInput
 
 if TYPE_CHECKING:
     from activities.services import Services
+    from model.deployment import DeployRequest
+    from registries.base import Registry
 
 
 class PushActivities:
@@ -38,10 +42,23 @@ class PushActivities:
                 raise ConfigurationError("there is no image to push, or no registry to push it to")
             registry.ensure_repository()
             if image.digest and image.repository != registry.repository:
-                pushed = registry.copy(image.reference)
+                with self._origin(given.request) as origin:
+                    pushed = registry.copy(image.reference, origin)
                 registry.tag(pushed.digest, artifact.tag)
+            elif image.digest and registry.find(image.digest):
+                pushed = image
+                registry.tag(image.digest, artifact.tag)
             else:
                 pushed = push_from_engine(registry, None, image, artifact.tag, beat.report)
             if not pushed.digest:
                 raise PlatformUnhealthy(f"{registry.host} took the image but names no digest")
         return artifact.model_copy(update={"image": pushed})
+
+    @contextmanager
+    def _origin(self, request: DeployRequest) -> Iterator[Registry | None]:
+        """The registry that a promoted image lies in, opened with its instance's own login."""
+        if request.origin is None:
+            yield None
+            return
+        with self._services.registry(request.origin.instance) as origin:
+            yield origin

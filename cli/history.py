@@ -59,6 +59,8 @@ def _row(record: DeploymentRecord, running: str) -> tuple[str, ...]:
     trigger: str = request.trigger.value
     if request.of_release:
         trigger += f" to {request.of_release}"
+    if request.origin:
+        trigger += f" from {request.origin.instance.name}"
     about = request.reason
     if progress.failure is not None:
         about = str(progress.failure).splitlines()[0]

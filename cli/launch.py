@@ -28,6 +28,9 @@ Replace = Annotated[
     bool,
     typer.Option("--replace", help="Cancel the deployment that is running, wait for its rollback."),
 ]
+OverrideFreeze = Annotated[
+    str, typer.Option("--override-freeze", help="Why a freeze window does not hold; recorded.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Never ask a question.")]
 
 
@@ -77,7 +80,9 @@ class _Flight:
         from cli.follow import follow_run
         from cli.session import open_session
 
-        async with open_session(for_work=self._request.instance) as session:
+        origin = self._request.origin
+        beside = (origin.instance,) if origin is not None else ()
+        async with open_session(for_work=self._request.instance, beside=beside) as session:
             self.run = await start(session, self._request, self._wish)
             if self._wish.detach:
                 self._announce(self.run)
@@ -115,16 +120,18 @@ async def start(session: Session, request: DeployRequest, wish: Wish) -> Run:
 
     from cli.follow import Run
     from cli.runs import running
+    from cli.views import markdown
 
     client = session.client
+    page = "\n".join(filter(None, (wish.details, markdown(session, request.instance.key))))
     if wish.replace:
         await _replace(client, request)
     try:
-        run_id = await _started(client, session.task_queue, request, wish)
+        run_id = await _started(client, session.task_queue, request, page)
     except WorkflowAlreadyStartedError:
         found = await running(client, request.workflow_id)
         if found is None:  # it ended in this very moment
-            run_id = await _started(client, session.task_queue, request, wish)
+            run_id = await _started(client, session.task_queue, request, page)
         else:
             raise busy(request.instance.key, found) from None
     return Run(
@@ -135,7 +142,7 @@ async def start(session: Session, request: DeployRequest, wish: Wish) -> Run:
     )
 
 
-async def _started(client: Client, queue: str, request: DeployRequest, wish: Wish) -> str:
+async def _started(client: Client, queue: str, request: DeployRequest, page: str) -> str:
     from temporalio.common import (
         SearchAttributeKey,
         SearchAttributePair,
@@ -158,7 +165,7 @@ async def _started(client: Client, queue: str, request: DeployRequest, wish: Wis
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=summary(request),
-            static_details=wish.details,
+            static_details=page,
             search_attributes=TypedSearchAttributes(
                 [
                     SearchAttributePair(SearchAttributeKey.for_keyword(name), value)
@@ -181,10 +188,17 @@ async def _started(client: Client, queue: str, request: DeployRequest, wish: Wis
 def summary(request: DeployRequest) -> str:
     """The deployment in one line, for the list of runs in the Temporal UI (400 bytes)."""
     target = f" to release {request.of_release}" if request.of_release else ""
+    target += f" from {came_from(request)}" if request.origin else ""
     who = f" by {request.actor}" if request.actor else ""
     reason = f": {request.reason}" if request.reason else ""
     text = f"{request.trigger} of **{request.instance.key}**{target}{who}{reason}"
     return text.replace("\n", " ").encode()[:400].decode(errors="ignore")
+
+
+def came_from(request: DeployRequest) -> str:
+    """The release that a promotion takes its artifact from; empty if it is none."""
+    origin = request.origin
+    return f"{origin.instance.key} release {origin.release}" if origin is not None else ""
 
 
 def details(request: DeployRequest, commit: str = "") -> str:
@@ -198,6 +212,7 @@ def details(request: DeployRequest, commit: str = "") -> str:
         "source": request.source.digest[:12] if request.source else "",
         "artifact": request.artifact.short if request.artifact else "",
         "back to release": str(request.of_release or ""),
+        "promoted from": came_from(request),
         "continues": short_id(request.retry_of) if request.retry_of else "",
         "CI": os.environ.get("CI_JOB_URL", ""),
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
-from cli.launch import Detach, Reason, Replace, Wish, Yes, deploy, details
+from cli.launch import Detach, OverrideFreeze, Reason, Replace, Wish, Yes, deploy, details
 
 if TYPE_CHECKING:
     from model.artifact import Source
@@ -25,10 +25,7 @@ def push(
     detach: Detach = False,
     replace: Replace = False,
     reason: Reason = "",
-    override_freeze: Annotated[
-        str,
-        typer.Option("--override-freeze", help="Why a freeze window does not hold; recorded."),
-    ] = "",
+    override_freeze: OverrideFreeze = "",
     yes: Yes = False,
     dev: Annotated[
         bool, typer.Option("--dev", hidden=True, help="Accepted for existing scripts.")

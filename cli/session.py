@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,7 +52,7 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    *, start: bool = False, for_work: Instance | None = None
+    *, start: bool = False, for_work: Instance | None = None, beside: Sequence[Instance] = ()
 ) -> AsyncIterator[Session]:
     """A session for the length of the block; an error of Temporal's API in it is one of ours.
 
@@ -60,6 +60,7 @@ async def open_session(
         start: start the embedded stack if that is used and does not run.
         for_work: an instance that work is about to be started for: starts the stack as well, hands
             over the secrets that only this shell knows, and sees that somebody takes the work.
+        beside: other instances whose secrets the work needs too.
 
     Raises:
         Unreachable: Temporal does not answer, or (without `start`) the embedded one does not run.
@@ -82,7 +83,9 @@ async def open_session(
     try:
         if for_work is not None:
             if found.embedded:
-                stack.hand_over_env(for_work.key, variables(for_work), environment())
+                ours = environment()
+                for each in (for_work, *beside):
+                    stack.hand_over_env(each.key, variables(each), ours)
             await _require_workers(session, for_work)
         yield session
     except RPCError as error:

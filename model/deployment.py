@@ -32,6 +32,14 @@ class Outcome(StrEnum):
     NEEDS_ATTENTION = "needs-attention"
 
 
+class Origin(Record):
+    """Where a promoted artifact comes from."""
+
+    instance: Instance
+    """As it was released there: its registry, and the references to log in to it."""
+    release: int
+
+
 class DeployRequest(Record):
     """The one argument of the deploy workflow."""
 
@@ -39,7 +47,7 @@ class DeployRequest(Record):
     source: Source | None = None
     """None for a prebuilt image and wherever `artifact` is given."""
     artifact: Artifact | None = None
-    """What to release; given for rollback and retry, and then build is skipped."""
+    """What to release; given for rollback, retry and promote, and then build is skipped."""
     pushed: bool = False
     """The artifact is known to be in the registry already: push is skipped."""
     trigger: Trigger = Trigger.PUSH
@@ -50,6 +58,8 @@ class DeployRequest(Record):
     """The release a rollback goes back to."""
     retry_of: str = ""
     """The deployment this one continues."""
+    origin: Origin | None = None
+    """The release of another instance that a promotion takes its artifact from."""
     override_freeze: str = ""
     """Why a freeze window does not hold this deployment up; empty: it does."""
     refresh: str = ""

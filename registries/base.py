@@ -93,9 +93,14 @@ class Registry(ABC):
         """Undo `tag`: point it back at `previous`, or remove it if there was none."""
 
     @abstractmethod
-    def copy(self, reference: str) -> Image:
-        """Copy an image from another registry, all platforms and without an engine, and return it
-        by its digest here, which is the digest it had there."""
+    def copy(self, reference: str, origin: Registry | None = None) -> Image:
+        """Copy an image from another repository, all platforms and without an engine, and return it
+        by its digest here, which is the digest it had there.
+
+        Args:
+            origin: the registry to read it from, with its own login; without one, we log in as
+                Docker does there.
+        """
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Give back connections. Always called, exactly once."""

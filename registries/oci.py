@@ -147,13 +147,14 @@ class OciRegistry(Registry):
                     request_id=error.request_id,
                 ) from None
 
-    def copy(self, reference: str) -> Image:
+    def copy(self, reference: str, origin: Registry | None = None) -> Image:
         source = Reference.parse(reference)
+        reader = origin if isinstance(origin, OciRegistry) else self
         same_host = source.host == self.reference.host
         also = (f"repository:{source.path}:pull",) if same_host else ()
         target = self._open(self.reference, also=also)
-        with target, self._open(source, actions=("pull",)) as origin:
-            transfer = _Transfer(origin, target, same_host, self.context.report)
+        with target, reader._open(source, actions=("pull",)) as there:
+            transfer = _Transfer(there, target, same_host, self.context.report)
             digest = transfer.run(source.version)
         return Image(repository=self.repository, digest=digest)
 

@@ -1,10 +1,10 @@
 """Record the histories that every later version of the workflows must still be able to replay.
 
-    python scripts/record_histories.py        (make histories)
+    python scripts/record_histories.py [SCENARIO…]
 
-Runs each scenario against a real Temporal server with a scripted outside world, and keeps the
-history in tests/histories/. A history, once released, is never changed: a new version of the
-workflows adds files under its own version, and replays all of them.
+Runs the scenarios, or all of them, against a real Temporal server with a scripted outside world,
+and keeps their histories in tests/histories/. A history, once released, is never changed: a new
+version of the workflows adds files under its own version, and replays all of them.
 """
 
 from __future__ import annotations
@@ -19,28 +19,40 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
 from temporalio.worker import Worker
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import contextlib
 
-from model.deployment import DeployRequest
+from model.deployment import Choice, Decision, DeployRequest
+from model.instance import Approval, Guidance
+from model.schedule import Overlap, Prepared, RedeployRequest, ScheduleSettings
 from tests.services.temporal import dev_server
 from tests.workflow.world import STEP_ACTIVITIES, World, failure, request
 from workflows.deploy import DeployWorkflow
+from workflows.redeploy import RedeployWorkflow
 
 HISTORIES = Path(__file__).parent.parent / "tests" / "histories"
 
 
 @dataclass
 class Scenario:
-    """One deployment worth keeping."""
+    """One run worth keeping: of a deployment, or of a schedule."""
 
     world: World
-    asked: DeployRequest = field(default_factory=request)
+    asked: DeployRequest | RedeployRequest = field(default_factory=request)
     cancel_at: str = ""
+    answers: tuple[Choice, ...] = ()
+    """What a person says to its questions, one after the other."""
+    in_the_way: bool = False
+    """A person's deployment has the lock until the run has met it."""
 
 
 def scenarios() -> dict[str, Scenario]:
@@ -66,7 +78,52 @@ def scenarios() -> dict[str, Scenario]:
     for name in STEP_ACTIVITIES:
         found[f"failed-at-{name}"] = Scenario(World(fails={name: [failure("Conflict")]}))
         found[f"cancelled-at-{name}"] = Scenario(World(slow={name: 5}, watch=name), cancel_at=name)
-    return found
+    return {f"deploy-{name}": scenario for name, scenario in (found | asking()).items()} | {
+        f"redeploy-{name}": scenario for name, scenario in scheduled().items()
+    }
+
+
+def asking() -> dict[str, Scenario]:
+    """Deployments that ask a person, or are watched after they got the traffic."""
+
+    def sick() -> World:
+        return World(fails={"check_health": [failure("HealthCheckFailed")]})
+
+    approval, guided = request(approval=Approval()), request(guidance=Guidance())
+    nobody = request(approval=Approval(window=1))
+    return {
+        "approved": Scenario(World(), approval, answers=(Choice.APPROVE,)),
+        "rejected": Scenario(World(), approval, answers=(Choice.REJECT,)),
+        "approved-by-nobody": Scenario(World(), nobody),
+        "told-to-retry": Scenario(sick(), guided, answers=(Choice.RETRY,)),
+        "told-to-skip": Scenario(sick(), guided, answers=(Choice.SKIP,)),
+        "told-to-roll-back": Scenario(sick(), guided, answers=(Choice.ROLL_BACK,)),
+        "baked": Scenario(World(), request(bake=1)),
+        "bake-failed": Scenario(
+            World(fails={"bake": [failure("HealthCheckFailed")]}), request(bake=1)
+        ),
+    }
+
+
+def scheduled() -> dict[str, Scenario]:
+    """Runs of schedules."""
+
+    def asked(overlap: Overlap = Overlap.SKIP) -> RedeployRequest:
+        settings = ScheduleSettings(cron=("0 4 * * *",), overlap=overlap)
+        return RedeployRequest(project="shop", name="prod", schedule=settings, actor="ada@laptop")
+
+    sick = World(fails={"check_health": [failure("HealthCheckFailed")]})
+    slow = "check_health"
+    return {
+        "succeeded": Scenario(World(), asked()),
+        "failed": Scenario(sick, asked()),
+        "frozen": Scenario(World(prepared=Prepared(skip="frozen until Monday")), asked()),
+        "skipped": Scenario(World(slow={"build": 2}, watch="build"), asked(), in_the_way=True),
+        "waited": Scenario(
+            World(slow={"build": 2}, watch="build"), asked(Overlap.BUFFER), in_the_way=True
+        ),
+        "cancelled": Scenario(World(slow={slow: 5}, watch=slow), asked(), cancel_at=slow),
+    }
 
 
 def anonymous(value: Any) -> Any:
@@ -85,34 +142,56 @@ def anonymous(value: Any) -> Any:
 async def record(client: Client, name: str, scenario: Scenario) -> None:
     """Run one scenario and keep its history."""
     queue = str(uuid.uuid4())
+    kind = "RedeployWorkflow" if isinstance(scenario.asked, RedeployRequest) else "DeployWorkflow"
     async with Worker(
         client,
         task_queue=queue,
-        workflows=[DeployWorkflow],
+        workflows=[DeployWorkflow, RedeployWorkflow],
         activities=scenario.world.activities(),
         max_heartbeat_throttle_interval=timedelta(milliseconds=100),
     ):
-        handle = await client.start_workflow(
-            DeployWorkflow.run, scenario.asked, id=f"deploy:{name}", task_queue=queue
+        if scenario.in_the_way:
+            lock = scenario.asked.workflow_id
+            first = await client.start_workflow(
+                DeployWorkflow.run, request(), id=lock, task_queue=queue
+            )
+            await scenario.world.started.wait()
+        handle: WorkflowHandle[Any, Any] = await client.start_workflow(
+            kind, scenario.asked, id=f"run:{name}", task_queue=queue
         )
+        for choice in scenario.answers:
+            await answer(handle, choice)
         if scenario.cancel_at:
             await scenario.world.started.wait()
             await handle.cancel(reason="recorded")
         with contextlib.suppress(WorkflowFailureError):
             await handle.result()
+        if scenario.in_the_way:
+            await first.result()
         history = await handle.fetch_history()
-    path = HISTORIES / f"deploy-{name}.v{version('helix-deploy')}.json"
+    path = HISTORIES / f"{name}.v{version('helix-deploy')}.json"
     path.write_text(json.dumps(anonymous(json.loads(history.to_json())), indent=1) + "\n")
     print(f"{path.name}: {len(history.events)} events")
 
 
-async def main() -> None:
-    """Record everything."""
+async def answer(handle: WorkflowHandle[Any, Any], choice: Choice) -> None:
+    """Answer the deployment's question as soon as it has one."""
+    said = Decision(choice=choice, by="ada@laptop", why="recorded")
+    for _ in range(100):
+        with contextlib.suppress(WorkflowUpdateFailedError):  # it asks nothing yet
+            await handle.execute_update(DeployWorkflow.decide, said)
+            return
+        await asyncio.sleep(0.1)
+
+
+async def main(names: list[str]) -> None:
+    """Record the scenarios of these names, or all."""
     HISTORIES.mkdir(exist_ok=True)
     async with dev_server() as client:
         for name, scenario in scenarios().items():
-            await record(client, name, scenario)
+            if not names or name in names:
+                await record(client, name, scenario)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1:]))

@@ -186,7 +186,7 @@ class Journal:
         if progress.artifact is not None:
             lines += ["", f"artifact: `{progress.artifact.short}`"]
         if progress.url:
-            lines += ["", f"serves at {progress.url}"]
+            lines += ["", f"serves at <{progress.url}>"]
         if progress.failure is not None:
             lines += ["", f"**failed** at {progress.failure}"]
             if progress.failure.evidence:
@@ -199,6 +199,9 @@ class Journal:
                 f"{question.deadline:%Y-%m-%d %H:%M} UTC, then: {question.otherwise}",
                 "",
                 f"> {question.text}",
+                "",
+                "Answer it here, as a signal `answer` or an update `decide` (More Actions), with "
+                f'`{{"choice": "{question.choices[0]}", "by": "you", "why": "…"}}`',
             ]
         lines += [f"- {one.choice} by {one.by}: {one.why}" for one in progress.decisions]
         lines += [f"- undone: {one}" for one in progress.undone]

@@ -11,7 +11,7 @@ from scripts.setup.shell import SetupFailed, fail
 
 TEST_PROGRAMS = (
     "docker", "docker-registry", "caddy", "redis-server", "busybox", "htpasswd", "openssl", "ssh",
-    "pg_ctl",
+    "pg_ctl", "chromium",
 )  # fmt: skip
 
 PIECES: dict[str, Callable[[], None]] = {

@@ -12,6 +12,7 @@ PACKAGES = {
     "dockerd": "docker.io",
     "docker-registry": "docker-registry",
     "caddy": "caddy",
+    "chromium": "chromium",
     "redis-server": "redis-server",
     "busybox": "busybox-static",
     "htpasswd": "apache2-utils",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
+from worker.main import WORKFLOWS
 from workflows.deploy import DeployWorkflow
 
 HISTORIES = sorted((Path(__file__).parent.parent / "histories").glob("*.json"))
@@ -26,11 +28,18 @@ def test_there_are_histories_of_every_kind_of_end() -> None:
     assert {"deploy-succeeded", "deploy-first-failed", "deploy-needs-attention"} <= names
     assert len([name for name in names if "cancelled-at" in name]) == 7
     assert len([name for name in names if "failed-at" in name]) == 7
+    assert {"deploy-approved", "deploy-told-to-skip", "deploy-bake-failed"} <= names
+    assert {"redeploy-succeeded", "redeploy-failed", "redeploy-skipped", "redeploy-waited"} <= names
+
+
+def test_some_were_recorded_by_a_version_before_this_one() -> None:
+    versions = {path.stem.rpartition(".v")[2] for path in HISTORIES}
+    assert versions - {version("helix-deploy")}
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 async def test_a_recorded_history_replays(path: Path) -> None:
-    replayer = Replayer(workflows=[DeployWorkflow], data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter)
     await replayer.replay_workflow(history(path))
 
 
