@@ -245,7 +245,9 @@ class Azure(Runtime):
     public: bool = False
     """Reachable from outside its environment."""
     storage: str | None = None
-    """The environment's storage that holds the volume."""
+    """The environment's storage that holds the volume: an NFS share."""
+    identity: str | None = None
+    """The managed identity that pulls from acr: a user-assigned one's id, or system-environment."""
     endpoint: str | None = None
     """Another address of Azure's API."""
 

@@ -16,6 +16,7 @@ PROVIDERS = Catalog(
         "fly": "providers.fly:FlyProvider",
         "aws": "providers.aws:AwsProvider",
         "gcp": "providers.gcp:GcpProvider",
+        "azure": "providers.azure:AzureProvider",
     },
-    extras={"aws": "aws", "gcp": "gcp"},
+    extras={"aws": "aws", "gcp": "gcp", "azure": "azure"},
 )

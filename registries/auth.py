@@ -8,12 +8,10 @@ token (the distribution project's «token authentication» and «OAuth2 token» 
 from __future__ import annotations
 
 import base64
-import json
 import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 
@@ -58,19 +56,6 @@ def challenges(header: str) -> list[Challenge]:
             found.append((match[1].lower(), {}))
         position = match.end() if match else position + 1
     return [Challenge(scheme, parameters) for scheme, parameters in found]
-
-
-def claims(token: str) -> dict[str, Any]:
-    """What a JWT says of itself, unverified; empty if it is none. It came from the server we asked,
-    and nothing is granted on its word."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return {}
-    try:
-        found = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 class RegistryAuth(httpx.Auth):

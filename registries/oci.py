@@ -17,7 +17,8 @@ from model.artifact import Image
 from model.errors import ConfigurationError, HelixError, NotFound, PermissionDenied
 from model.instance import RegistryTarget
 from model.platform import Identity
-from registries.auth import claims, login_hint
+from model.tokens import claims
+from registries.auth import login_hint
 from registries.base import Credentials, Registry, RegistryContext
 from registries.credentials import from_docker
 from registries.distribution import OCI_CONFIG, OCI_MANIFEST, Distribution, Manifest, Trust

@@ -29,7 +29,8 @@ from model.errors import (
     Transient,
 )
 from model.instance import RegistryTarget
-from registries.auth import Challenge, RegistryAuth, challenges, claims
+from model.tokens import claims
+from registries.auth import Challenge, RegistryAuth, challenges
 from registries.base import Credentials, RegistryContext
 from registries.catalog import REGISTRIES
 from registries.credentials import IDENTITY_TOKEN, engine_auth, from_docker
