@@ -152,8 +152,7 @@ HINTS: dict[type[HelixError], str] = {
 CODE_HINTS: dict[str, str] = {
     "MissingSubscriptionRegistration": "register it: az provider register --namespace {namespace}",
     "SubscriptionNotRegistered": "register it: az provider register --namespace {namespace}",
-    "ResourceGroupNotFound": "make it: az group create --name … --location …, or correct "
-    "resource_group",
+    "ResourceGroupNotFound": "make it: az group create, or correct resource_group",
     "SubscriptionNotFound": "correct subscription_id; az account list shows yours",
     "InvalidSubscriptionId": "correct subscription_id; az account list shows yours",
     "InvalidAuthenticationTokenTenant": "log in to the subscription's tenant: az login --tenant …",
@@ -251,8 +250,8 @@ def _hint(cls: type[HelixError], code: str, message: str, doing: str) -> str:
         named = _NAMESPACE.search(message)
         return CODE_HINTS[code].format(namespace=named[1] if named else "Microsoft.App")
     if cls is PermissionDenied:
-        action = _ACTION.search(message)
-        wanted = action[1] if action else doing
+        # A sentence about two names what is lacking last.
+        wanted = [doing, *_ACTION.findall(message)][-1]
         return f"grant {wanted} to these credentials: {DOCS}"
     return HINTS.get(cls, "")
 

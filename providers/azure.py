@@ -195,9 +195,9 @@ class AzureProvider(CloudProvider):
             replicas = self._app.replicas(wanted.revision)
             if crash := aca.crash(replicas):
                 return self._failed(wanted.revision, crash, replicas)
-            detail = aca.state(revision).running_state or aca.state(revision).provisioning_state
-            return Rollout(phase=Phase.STARTING, detail=str(detail or "starting").lower())
-        if aca.provisioning(self._app.get()) == az.ContainerAppProvisioningState.IN_PROGRESS:
+            detail = aca.plain(aca.state(revision).running_state) or "starting"
+            return Rollout(phase=Phase.STARTING, detail=detail.lower())
+        if aca.provisioning(self._app.get()) == "InProgress":
             return Rollout(phase=Phase.STARTING, detail="Azure is still changing the app")
         return Rollout(phase=Phase.RUNNING, detail="running")
 
@@ -207,16 +207,10 @@ class AzureProvider(CloudProvider):
         if app is None:
             return Rollout(phase=Phase.FAILED, detail=f"the container app {self._app.name} is gone")
         state = aca.provisioning(app)
-        if state in (
-            az.ContainerAppProvisioningState.FAILED,
-            az.ContainerAppProvisioningState.CANCELED,
-        ):
-            group, app_name = self._place
-            return Rollout(
-                phase=Phase.FAILED,
-                detail=f"Azure made no revision {name}: the change of the app {state.lower()}; why, "
-                f"says: az monitor activity-log list -g {self._app.group}",
-            )
+        if state in ("Failed", "Canceled"):
+            why = f"az monitor activity-log list -g {self._app.group}"
+            detail = f"Azure made no revision {name}: the change {state.lower()}; its reason: {why}"
+            return Rollout(phase=Phase.FAILED, detail=detail)
         return Rollout(phase=Phase.STARTING, detail="Azure makes the revision")
 
     def _failed(
@@ -364,10 +358,10 @@ class AzureProvider(CloudProvider):
                 f"{others[0].revision} serves {self._app.name}, and was not there before",
                 hint="another deployment, or a person, has taken over; see: helix status",
             )
+        with suppress(NotFound):
+            self._app.deactivate(name)  # which ends Azure's wait for it
         if (app.tags or {}).get(names.LABEL_DEPLOYMENT) == deployment:
             self._app.delete()
-        else:
-            self._app.deactivate(name)
 
     # For people -----------------------------------------------------------------------------------
 

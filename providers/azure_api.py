@@ -32,6 +32,8 @@ from model.tokens import claims
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 30.0
 """Seconds for one call: until there is a connection, and between two pieces of the answer."""
+POLL_SECONDS = 1.0
+"""Between two looks at a change, where Azure does not say how long to wait."""
 PERMISSIONS_VERSION = "2022-04-01"
 """The version of Microsoft.Authorization's API."""
 
@@ -64,7 +66,7 @@ class Api:
             self._subscription,
             base_url=self._endpoint,
             policies=self._policies(),
-            polling_interval=1,
+            polling_interval=POLL_SECONDS,
             **self._timeouts,
         )
 

@@ -239,6 +239,12 @@ def weights(targets: Iterable[Target]) -> list[az.TrafficWeight]:
 # What it says -------------------------------------------------------------------------------------
 
 
+def plain(value: str | None) -> str:
+    """A state as Azure writes it. The SDK knows some as members of an enumeration, which neither
+    print nor hash as that."""
+    return str(getattr(value, "value", value) or "")
+
+
 def configuration(app: az.ContainerApp) -> az.Configuration:
     """What holds for all of an app's revisions."""
     found = app.properties.configuration if app.properties else None
@@ -252,7 +258,7 @@ def newest(app: az.ContainerApp) -> Marks:
 
 def provisioning(app: az.ContainerApp) -> str:
     """How the last change of the app goes: InProgress, Succeeded, Failed, Canceled, Deleting."""
-    return str((app.properties.provisioning_state if app.properties else None) or "")
+    return plain(app.properties.provisioning_state if app.properties else None)
 
 
 def is_public(app: az.ContainerApp) -> bool:
@@ -329,17 +335,17 @@ def runs(revision: az.Revision) -> bool:
     its = state(revision)
     return (
         bool(its.active)
-        and its.provisioning_state == az.RevisionProvisioningState.PROVISIONED
-        and str(its.running_state) in RUNS
-        and its.health_state != az.RevisionHealthState.UNHEALTHY
+        and plain(its.provisioning_state) == "Provisioned"
+        and plain(its.running_state) in RUNS
+        and plain(its.health_state) != "Unhealthy"
     )
 
 
 def broken(revision: az.Revision) -> str:
     """Why it will not run any more; empty if it may."""
     its = state(revision)
-    failed = its.provisioning_state == az.RevisionProvisioningState.FAILED
-    if not failed and str(its.running_state) not in BROKEN:
+    failed = plain(its.provisioning_state) == "Failed"
+    if not failed and plain(its.running_state) not in BROKEN:
         return ""
     return its.provisioning_error or (
         "the revision could not be provisioned" if failed else "its containers do not start"
@@ -351,7 +357,7 @@ def crash(replicas: Iterable[az.Replica]) -> str:
     for replica in replicas:
         for one in (replica.properties.containers if replica.properties else None) or ():
             if not one.ready and (one.restart_count or 0) >= RESTARTS:
-                why = one.running_state_details or one.running_state or "it ended"
+                why = one.running_state_details or plain(one.running_state) or "it ended"
                 return f"the container {one.name} ended {one.restart_count} times: {why}"
     return ""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from azure.mgmt.appcontainers import models as az
 
-from model.errors import NotFound, Transient
+from model.errors import Busy, NotFound, Transient
 from providers import azure_app as aca
 from providers.azure_api import Api
 
@@ -119,15 +118,25 @@ class App:
         )
 
     def delete(self) -> None:
-        """Delete it, and return when it is gone."""
-        with suppress(NotFound):
-            self._api.finish(
-                self._apps.begin_delete,
-                self.group,
-                self.name,
-                doing=f"{APPS}/delete",
-                report=lambda: self._report(f"{self.name} is being deleted"),
-            )
+        """Delete it, once no other change is under way, and return when it is gone."""
+        what = f"{self.name} is being deleted"
+
+        def gone() -> bool:
+            try:
+                self._api.finish(
+                    self._apps.begin_delete,
+                    self.group,
+                    self.name,
+                    doing=f"{APPS}/delete",
+                    report=lambda: self._report(what),
+                )
+            except Busy:
+                return False
+            except NotFound:
+                return True
+            return True
+
+        self._until(gone, 0, what)
 
     def activate(self, revision: str) -> None:
         """Begin to run a revision that was stopped."""

@@ -164,18 +164,14 @@ class Preflight:
                 doing=f"{ENVIRONMENTS}/read",
             )
         except NotFound as error:
-            if "ResourceGroupNotFound" in error.message:
-                hint = f"make it: az group create -n {own.resource_group} -l {own.location}"
-                text = f"there is no resource group «{own.resource_group}»"
-            else:
-                text = f"there is no Container Apps environment «{name}» in {own.resource_group}"
-                hint = (
-                    f"make it: az containerapp env create -n {name} -g {own.resource_group} "
-                    f"-l {own.location}; or set environment in {self._table}"
-                )
-            raise NotFound(text, hint=hint, request_id=error.request_id) from None
-        ready = found.properties.provisioning_state if found.properties else ""
-        if ready != az.EnvironmentProvisioningState.SUCCEEDED:
+            raise NotFound(
+                f"there is no Container Apps environment «{name}» in {own.resource_group}",
+                hint=f"make it: az containerapp env create -n {name} -g {own.resource_group} "
+                f"-l {own.location}; or set environment in {self._table}",
+                request_id=error.request_id,
+            ) from None
+        ready = aca.plain(found.properties.provisioning_state if found.properties else "")
+        if ready != "Succeeded":
             raise ConfigurationError(
                 f"the environment «{name}» is not ready: {ready}",
                 hint=f"see: az containerapp env show -n {name} -g {own.resource_group}",
@@ -228,7 +224,7 @@ class Preflight:
                 "permissions that a database needs",
                 hint=f"set storage in {self._table} to an NFS share, {INSTEAD}",
             )
-        if nfs.access_mode == az.AccessMode.READ_ONLY:
+        if aca.plain(nfs.access_mode) == "ReadOnly":
             raise ConfigurationError(
                 f"the storage «{own.storage}» can only be read",
                 hint="set its access mode to ReadWrite",
