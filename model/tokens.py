@@ -18,3 +18,10 @@ def claims(token: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def entra_name(token: str) -> str:
+    """Whose a token of Microsoft Entra is: a person's name, or an application's id."""
+    said = claims(token)
+    keys = ("upn", "unique_name", "app_displayname", "appid", "oid")
+    return next((str(said[key]) for key in keys if said.get(key)), "somebody")

@@ -28,7 +28,7 @@ from azure.mgmt.core.tools import get_arm_endpoints
 
 from model.azure_errors import translate
 from model.errors import ConfigurationError, HelixError
-from model.tokens import claims
+from model.tokens import entra_name
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 30.0
 """Seconds for one call: until there is a connection, and between two pieces of the answer."""
@@ -125,10 +125,7 @@ class Api:
         token: AccessToken = self._translated(
             lambda: self._credential.get_token(*self._scopes), "log in to Azure", reads=True
         )
-        said = claims(token.token)
-        keys = ("upn", "unique_name", "app_displayname", "appid", "oid")
-        who = next((str(said[key]) for key in keys if said.get(key)), "somebody")
-        return who, datetime.fromtimestamp(token.expires_on, UTC)
+        return entra_name(token.token), datetime.fromtimestamp(token.expires_on, UTC)
 
     def allowed(self, scope: str) -> list[tuple[list[str], list[str]]]:
         """What the credentials may do at a scope: pairs of actions and of what is excepted.

@@ -7,6 +7,7 @@ from model.catalog import Catalog
 REGISTRIES = Catalog(
     "helix.registries",
     builtin={
+        "acr": "registries.acr:AcrRegistry",
         "docker_hub": "registries.docker_hub:DockerHubRegistry",
         "ecr": "registries.ecr:EcrRegistry",
         "fly": "registries.fly:FlyRegistry",
@@ -14,5 +15,5 @@ REGISTRIES = Catalog(
         "ghcr": "registries.ghcr:GhcrRegistry",
         "oci": "registries.oci:OciRegistry",
     },
-    extras={"ecr": "aws", "gar": "gcp"},
+    extras={"acr": "azure", "ecr": "aws", "gar": "gcp"},
 )

@@ -94,7 +94,7 @@ class Distribution:
         scope = f"repository:{reference.path}:{','.join(actions)}"
         self.auth = RegistryAuth(reference.host, (scope, *also), credentials)
         self._client = httpx.Client(
-            verify=_tls(reference.host, trust),
+            verify=tls_context(reference.host, trust),
             timeout=TIMEOUT,
             follow_redirects=True,
             trust_env=not self.loopback,
@@ -161,13 +161,16 @@ class Distribution:
         """
         self._call("DELETE", self._manifest(digest), f"delete {self._name(digest)}")
 
-    def delete_tag(self, tag: str) -> bool:
+    def delete_tag(self, tag: str, path: str = "") -> bool:
         """Delete a tag and nothing else; fine if it is gone already.
+
+        Args:
+            path: the registry's own call for that; the specification's if empty.
 
         Returns:
             Whether the registry can do that: the specification lets it choose.
         """
-        response = self._send("DELETE", self._url(self._manifest(tag)), {})
+        response = self._send("DELETE", self._url(path or self._manifest(tag)), {})
         if response.status_code in NO_TAG_DELETION:
             return False
         if response.is_error and response.status_code != 404:
@@ -381,8 +384,12 @@ class Distribution:
         return f"{self.reference.repository}{'@' if ':' in version else ':'}{version}"
 
 
-def _tls(host: str, trust: Trust) -> ssl.SSLContext:
-    """The system's authorities, and those of `ca` or of an engine's folder for this host."""
+def tls_context(host: str, trust: Trust) -> ssl.SSLContext:
+    """The system's authorities, and those of `ca` or of an engine's folder for this host.
+
+    Raises:
+        ConfigurationError: `ca` cannot be read, or `insecure` is set for another machine.
+    """
     context = ssl.create_default_context()
     if trust.insecure:
         if not is_loopback(host):

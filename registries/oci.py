@@ -171,12 +171,12 @@ class OciRegistry(Registry):
     ) -> Distribution:
         """A client of a repository here, or of one elsewhere that we only read."""
         here = reference.host == self.reference.host
-        trust = Trust(
-            self.settings.ca,
-            self.settings.insecure and (here or is_loopback(reference.host)),
-        )
         credentials = self.credentials if here else lambda: from_docker(reference.host)
-        return Distribution(reference, credentials, trust, actions, also)
+        return Distribution(reference, credentials, self._trust(reference.host), actions, also)
+
+    def _trust(self, host: str) -> Trust:
+        here = host == self.reference.host
+        return Trust(self.settings.ca, self.settings.insecure and (here or is_loopback(host)))
 
     def _password(self) -> SecretStr:
         if not self.settings.password:

@@ -42,7 +42,7 @@ from model.errors import (
     Transient,
 )
 from model.instance import HealthCheck, Instance, RegistryTarget, Target, Volume
-from model.platform import Phase, Release, Revision
+from model.platform import Release, Revision
 from providers import azure as azure_module
 from providers import azure_api, azure_calls
 from providers.azure import AzureProvider
