@@ -54,9 +54,12 @@ AMBIENT = (
     "GOOGLE_",
     "HTTPS_PROXY",
     "HTTP_PROXY",
+    "IDENTITY_",
     "KUBECONFIG",
     "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
     "SSH_AUTH_SOCK",
+    "SSL_CERT_",
     "VAULT_",
 )
 """Beginnings of the variables from which SDKs and tools take accounts and addresses. The worker has

@@ -61,7 +61,7 @@ class Preflight:
             ConfigurationError, NotFound, PermissionDenied, QuotaExceeded: with what to set or make.
         """
         self._check_table()
-        self._check_registry()
+        self._check_registry(is_new)
         self._check_permissions()
         environment = self._check_environment()
         self._check_volumes(environment)
@@ -110,7 +110,7 @@ class Preflight:
                 hint=f"correct one of them in {self._table}",
             )
 
-    def _check_registry(self) -> None:
+    def _check_registry(self, is_new: bool) -> None:
         registry, name = self._instance.registry, self._instance.name
         if registry is None:
             if self._instance.build.kind != "image":
@@ -127,6 +127,11 @@ class Preflight:
                     "Container Apps pulls from acr with a managed identity, and none is named",
                     hint=f"set identity in {self._table} to the id of one that has AcrPull: see "
                     "docs/providers/azure.md",
+                )
+            if self._settings.identity == "system" and is_new:
+                raise ConfigurationError(
+                    "a new app's own identity has no role yet that lets it pull from acr",
+                    hint=f"set identity in {self._table} to a user-assigned one that has AcrPull",
                 )
             return
         raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ from providers.azure_api import Api
 from providers.azure_app import CANDIDATE, MARK, Handle, Marks, revision_name
 from providers.base import Context, PullCredentials
 from providers.catalog import PROVIDERS
+from registries.catalog import REGISTRIES
 from tests.contract.drive import Driver
 from tests.contract.provider_suite import Killed, ProviderSuite, World
 from tests.fakes.azure import GROUP, IDENTITY, LOCATION, SUBSCRIPTION, WHO, FakeAzure
@@ -625,6 +627,7 @@ DATA = (Volume(mount="/data", name="data"),)
         ({"env": {MARK: "x"}}, MARK),
         ({"registry": None}, 'kind = "acr"'),
         ({"settings": {"identity": None}}, "AcrPull"),
+        ({"settings": {"identity": "system"}}, "has no role yet"),
         ({"registry": RegistryTarget(kind="ecr")}, "ends after hours"),
         ({"settings": {"location": "northeurope"}}, "is in West Europe"),
     ],
@@ -722,6 +725,17 @@ def test_who_we_are(cloud: FakeAzure, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_token_is_never_sent_in_the_clear(cloud: FakeAzure) -> None:
     with pytest.raises(ConfigurationError, match="no TLS"):
         provider(instance(cloud, settings={"endpoint": "http://127.0.0.1:1"}))
+
+
+@pytest.mark.parametrize("catalog", [PROVIDERS, REGISTRIES])
+def test_a_missing_extra_is_named(catalog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*sys.modules]:
+        if name.startswith(("azure.", "providers.azure", "registries.acr")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "azure.core", None)
+    with pytest.raises(ConfigurationError) as raised:
+        catalog.load("azure" if catalog is PROVIDERS else "acr")
+    assert raised.value.hint == "pip install 'helix-deploy[azure]'"
 
 
 def test_commands_are_refused(cloud: FakeAzure) -> None:
