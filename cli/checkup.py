@@ -191,6 +191,21 @@ def _engine() -> list[Finding]:
     return [*findings, _edge()]
 
 
+def _plugins() -> list[Finding]:
+    """The kinds that other packages bring."""
+    from project import plugins
+
+    findings = []
+    for kind in plugins.kinds():
+        try:
+            plugins.table_of(kind)
+        except HelixError as error:
+            findings.append(problem(f"kind {kind}", error.message, error.hint))
+        else:
+            findings.append(ok(f"kind {kind}", plugins.package(kind)))
+    return findings
+
+
 def _edge() -> Finding:
     from docker.errors import ImageNotFound
 
@@ -293,6 +308,7 @@ def _registry(instance: Instance) -> str:
 CHECKS: tuple[tuple[str, Callable[[], list[Finding] | Awaitable[list[Finding]]]], ...] = (
     ("Python", _python),
     ("settings", _settings),
+    ("kinds", _plugins),
     ("Temporal program", _program),
     ("Temporal", _temporal),
     ("engine", _engine),

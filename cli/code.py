@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import site
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,9 +19,12 @@ ALL = (*WORKER, "cli")
 
 
 def digest(packages: Iterable[str]) -> str:
-    """Changes with any file of these packages, and with the Python that runs them."""
+    """Changes with any file of these packages, with the Python that runs them, and with what else
+    is installed there, such as a package that brings a kind."""
     root = Path(__file__).resolve().parent.parent
     found = hashlib.sha256(sys.executable.encode())
+    for folder in filter(os.path.isdir, site.getsitepackages()):
+        found.update(str(os.stat(folder).st_mtime_ns).encode())
     for package in packages:
         for folder, _, names in sorted(os.walk(root / package)):
             for name in sorted(names):

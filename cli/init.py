@@ -147,6 +147,7 @@ def start(
     from project.document import Document, parse, read
     from project.edit import write_atomically
     from project.find import FILE
+    from project.plugins import tables
     from project.schema import as_json
 
     file = folder / FILE
@@ -161,7 +162,7 @@ def start(
     for kind, instance in named:
         text = ask.with_instance(parse(text.encode(), file), project, instance, kind, asked)
     (folder / SCHEMA).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / SCHEMA, as_json().encode())
+    write_atomically(folder / SCHEMA, as_json(tables()).encode())
     written += _ignore(folder / ".gitignore")
     if not exists:
         written += _queries(folder, document, asked)

@@ -1,5 +1,10 @@
-"""What code outside this repository may import: the contracts, the nouns and the errors."""
+"""What code outside this repository may import: the contracts, the nouns and the errors.
 
+`helix_deploy.stores` has what kinds build on that only store images, and `helix_deploy.testing` the
+suite that every provider passes.
+"""
+
+from model import names
 from model.artifact import Artifact, BuildSettings, Bundle, Image, Source
 from model.errors import (
     Ambiguous,
@@ -70,4 +75,5 @@ __all__ = [
     "Throttled",
     "Transient",
     "Volume",
+    "names",
 ]

@@ -22,7 +22,7 @@ from project.eras import ERAS
 from project.kinds import Docker, Ecr, Fly, HelixCloud
 from project.load import Entry, Project
 from project.problems import ConfigErrors, Key, Problem, dotted
-from project.resolve import PLACEHOLDERS, assemble, has_queries, merged, nature
+from project.resolve import PLACEHOLDERS, assemble, has_queries, merged, nature, unfilled
 
 Severity = Literal["error", "warning"]
 
@@ -369,6 +369,18 @@ def _old_settings(subject: Subject) -> Iterator[Problem]:
             )
 
 
+def _unfilled(subject: Subject) -> Iterator[Problem]:
+    """What `helix init` could not know."""
+    for key, value in unfilled(subject.entry):
+        yield subject.say(
+            "warning",
+            "placeholder",
+            f"«{value}» is to be replaced; a push will stop here",
+            f"helix set {subject.entry.name}.{key} …",
+            key,
+        )
+
+
 def _helix_data(subject: Subject) -> Iterator[Problem]:
     """A HelixDB v3 that would keep its data in memory only, or in the container."""
     instance, entry = subject.instance, subject.entry
@@ -470,4 +482,4 @@ def _contents(subject: Subject) -> Iterator[Problem]:
         )
 
 
-_EACH = (_names, _old_settings, _helix_data, _secrets, _contents)
+_EACH = (_names, _old_settings, _unfilled, _helix_data, _secrets, _contents)

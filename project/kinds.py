@@ -16,6 +16,8 @@ class Kind(DbConfig):
     KIND: ClassVar[str]
     RUNTIME: ClassVar[bool] = True
     """False: the kind only stores images."""
+    KEEPS: ClassVar[frozenset[str]] = frozenset()
+    """Keys that its provider wants in its settings, though they are a part of `Instance` too."""
 
 
 class Runtime(Kind):
@@ -295,6 +297,13 @@ class ImageStore(Kind):
     """The user; what `docker login` stored if it is absent."""
     password: str | None = None
     """A secret reference to the password or token."""
+
+
+class StoredImage(ImageStore):
+    """What a package's kind that only stores images is told, besides its own settings."""
+
+    repository: str
+    """The host and path, without a tag."""
 
 
 class Ghcr(ImageStore):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from model.errors import ConfigurationError
+from project import plugins
 from project.config import EnterpriseTable, HelixToml, LocalTable, ProjectTable
 from project.deploy import DeploySettings
 from project.document import Document, read
@@ -170,11 +171,7 @@ def understand(document: Document) -> Project:
 
 def kinds() -> list[str]:
     """Every kind that may stand under [cloud.<instance>], plug-ins' included."""
-    return [*KINDS, *_plugins()]
-
-
-def _plugins() -> list[str]:
-    return sorted({point.name for point in entry_points(group="helix.providers")} - set(KINDS))
+    return [*KINDS, *plugins.kinds()]
 
 
 def _unknown_tables(document: Document) -> Iterator[Problem]:
@@ -278,7 +275,7 @@ def _kind(
     instance = dotted(key)
     choices = ", ".join(kinds())
     if not isinstance(value, dict):
-        written = value if isinstance(value, str) and value in KINDS else "<kind>"
+        written = value if isinstance(value, str) and value in kinds() else "<kind>"
         problems.append(
             document.problem(
                 key,
@@ -292,7 +289,7 @@ def _kind(
         return "", None, key
     if len(value) != 1:
         told = value.get("type", value.get("kind"))
-        hint = told if isinstance(told, str) and told in KINDS else "<kind>"
+        hint = told if isinstance(told, str) and told in kinds() else "<kind>"
         problems.append(
             document.problem(
                 key,
@@ -320,8 +317,8 @@ def _kind(
         )
     if kind in KINDS:
         return kind, KINDS[kind], place
-    if kind in _plugins():
-        return kind, Table, place
+    if kind in plugins.kinds():
+        return kind, _plugin(document, kind, place, problems), place
     near = nearest(kind.lower(), kinds())
     flat = not isinstance(value[written], dict)
     problems.append(
@@ -338,6 +335,17 @@ def _kind(
         )
     )
     return "", None, place
+
+
+def _plugin(
+    document: Document, kind: str, place: Key, problems: list[Problem]
+) -> type[Table] | None:
+    """The model of a package's kind; None, and a problem, if the package is broken."""
+    try:
+        return plugins.table_of(kind)
+    except ConfigurationError as error:
+        problems.append(document.problem(place, error.message, code="plugin", fix=error.hint))
+        return None
 
 
 def _deploy(

@@ -159,8 +159,6 @@ def _adapt(
         new: the key path with today's spelling.
         old: the key path as the file writes it; remembered in `spelling`.
     """
-    if cls is Table:
-        return value  # a plug-in's own settings, which its provider checks
     known = fields(cls)
     result: dict[str, Any] = {}
     for name, item in value.items():

@@ -7,6 +7,7 @@ instance = resolve(project, "dev")
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from datetime import date
@@ -32,7 +33,7 @@ from model.instance import (
 )
 from model.names import base_name, docker_name
 from model.schedule import ScheduleSettings
-from project.config import EnterpriseTable, LocalTable, S3Storage
+from project.config import LocalTable, S3Storage
 from project.database import DbConfig
 from project.deploy import (
     ApprovalTable,
@@ -107,9 +108,24 @@ def resolve(project: Project, name: str) -> Instance:
             f"«{name}» has no cluster yet: cluster_id is «{cluster}»",
             hint=f'helix set {name}.cluster_id "…" with the id of your cluster',
         )
+    for key, value in unfilled(entry):
+        raise ConfigurationError(
+            f"«{name}» is not filled in yet: {key} is «{value}»",
+            hint=f'helix set {name}.{key} "…"',
+        )
     return assemble(project, entry, what)
 
 
+def unfilled(entry: Entry) -> list[tuple[str, str]]:
+    """The keys whose value is still what `helix init` wrote for a person to replace."""
+    return [
+        (key, value)
+        for key, value in entry.value.items()
+        if isinstance(value, str) and key != "cluster_id" and _TO_FILL_IN.search(value)
+    ]
+
+
+_TO_FILL_IN = re.compile(r"\bYOUR_[A-Z_]+\b")
 _READERS = {"v2": {"v2.0", "v2.1", "v2.3"}, "v3": {"v3"}}
 """The CLI generations whose settings count for what an instance is made of."""
 
@@ -344,10 +360,10 @@ def _target(entry: Entry) -> Target:
     table = entry.table
     if table is None or isinstance(table, LocalTable):
         return Target(kind="local")
-    own = set(type(table).model_fields) if isinstance(table, Kind | EnterpriseTable) else set()
-    kept = (own - _CONSUMED) if own else set(table.model_extra or {})
+    keeps = table.KEEPS if isinstance(table, Kind) else frozenset()
+    kept = set(type(table).model_fields) - (_CONSUMED - keeps)
     settings: dict[str, JsonValue] = table.model_dump(
-        mode="json", include=kept & (table.model_fields_set | set(table.model_extra or {}))
+        mode="json", by_alias=True, include=kept & table.model_fields_set
     )
     return Target(kind=entry.kind, settings=settings)
 

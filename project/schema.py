@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,13 @@ from project.reading import described, fields
 from project.table import Table
 
 
-def as_schema() -> dict[str, Any]:
+def as_schema(packages: Iterable[tuple[str, type[Table]]] = ()) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the whole file. Unknown keys are allowed, as they are
-    everywhere."""
+    everywhere.
+
+    Args:
+        packages: the kinds of installed packages and their tables, which an editor shall know too.
+    """
     schema = HelixToml.model_json_schema(by_alias=True)
     deploy = DeploySettings.model_json_schema(by_alias=True)
     definitions = {**schema.pop("$defs"), **deploy.pop("$defs")}
@@ -43,6 +47,10 @@ def as_schema() -> dict[str, Any]:
     cloud = definitions["CloudTable"]
     for name, kind in KIND_ALIASES.items():
         cloud["properties"][name] = {**cloud["properties"][kind], "deprecated": True}
+    for kind, table in packages:
+        own = table.model_json_schema(by_alias=True)
+        definitions |= own.pop("$defs", {})
+        cloud["properties"][kind] = own
     schema["properties"]["deploy"] = {
         "description": "How instances are deployed: defaults, and a table for each instance.",
         "allOf": [{"$ref": "#/$defs/DeploySettings"}],
@@ -69,9 +77,9 @@ def _untitled(schema: Any) -> Any:
     return [_untitled(each) for each in schema] if isinstance(schema, list) else schema
 
 
-def as_json() -> str:
+def as_json(packages: Iterable[tuple[str, type[Table]]] = ()) -> str:
     """The schema as the text of its file."""
-    return json.dumps(as_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(as_schema(packages), indent=2, ensure_ascii=False) + "\n"
 
 
 def as_markdown() -> str:

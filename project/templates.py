@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.names import base_name, docker_name
+from project import plugins
 from project.resolve import DEFAULT_PORT, fly_volume
 
 Values = dict[str, Any]
@@ -112,13 +113,14 @@ TEMPLATES: dict[str, Callable[[Wishes], Values]] = {
     "oci": _stored("127.0.0.1:5000/"),
     "enterprise": _enterprise,
 }
-"""Kind -> its first table. A plug-in's kind starts empty."""
+"""Kind -> its first table. That of a package's kind is made from its settings."""
 
 
 def new_table(kind: str, wishes: Wishes) -> Values:
     """The first table of an instance."""
     template = TEMPLATES.get(kind)
-    return {**(template(wishes) if template else {}), **wishes.more}
+    first = template(wishes) if template else plugins.first_table(kind, wishes.region)
+    return {**first, **wishes.more}
 
 
 def place(kind: str, instance: str) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from model.catalog import Catalog
+from model.catalog import PROVIDER_GROUP, Catalog
 
 PROVIDERS = Catalog(
-    "helix.providers",
+    PROVIDER_GROUP,
     builtin={
         "local": "providers.docker:LocalProvider",
         "docker": "providers.docker:DockerProvider",

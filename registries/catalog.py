@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from model.catalog import Catalog
+from model.catalog import REGISTRY_GROUP, Catalog
 
 REGISTRIES = Catalog(
-    "helix.registries",
+    REGISTRY_GROUP,
     builtin={
         "acr": "registries.acr:AcrRegistry",
         "docker_hub": "registries.docker_hub:DockerHubRegistry",

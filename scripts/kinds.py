@@ -16,7 +16,7 @@ def table() -> str:
         "| kind | runs | swap | requests wait | volumes | logs | scales to zero |",
         "|---|---|---|---|---|---|---|",
     ]
-    for kind in PROVIDERS.kinds():
+    for kind in sorted(PROVIDERS.builtin):
         can = PROVIDERS.load(kind).capabilities
         yes = {True: "yes", False: "–"}
         if not can.runtime:

@@ -54,6 +54,8 @@ class Machine:
 
     home: Path
     env: dict[str, str] = field(default_factory=dict)
+    command: list[str] = field(default_factory=lambda: HELIX)
+    """How the command is started."""
 
     def environ(self) -> dict[str, str]:
         """What every command is run with."""
@@ -75,7 +77,7 @@ class Machine:
             expect: the exit code that must come; None if any may.
         """
         done = subprocess.run(
-            [*HELIX, *words],
+            [*self.command, *words],
             cwd=cwd or self.home,
             env=self.environ(),
             capture_output=True,
@@ -91,7 +93,7 @@ class Machine:
     def begin(self, *words: str, cwd: Path) -> subprocess.Popen[str]:
         """Start the command and go on."""
         return subprocess.Popen(
-            [*HELIX, *words],
+            [*self.command, *words],
             cwd=cwd,
             env=self.environ(),
             stdout=subprocess.PIPE,
