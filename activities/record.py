@@ -9,7 +9,7 @@ from temporalio import activity
 
 from activities.boundary import step_activity
 from model.deployment import DestroyRequest
-from model.steps import EndInput, StartInput
+from model.steps import DecisionInput, EndInput, StartInput
 
 if TYPE_CHECKING:
     from activities.services import Services
@@ -26,6 +26,13 @@ class RecordActivities:
         """Open the deployment. Returns its number, counted per instance from 1."""
         scheduled = activity.info().scheduled_time
         return self._services.ledger.open(given.deployment, given.request, scheduled)
+
+    @step_activity("record_decision")
+    def record_decision(self, given: DecisionInput) -> None:
+        """Note an answer in the audit trail, once."""
+        self._services.ledger.decided(
+            given.deployment, given.request.instance.key, given.decision, given.about
+        )
 
     @step_activity("record_end")
     def record_end(self, given: EndInput) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from activities.boundary import step_activity
+from activities.policy import check_settings
 from model.deployment import Trigger
 from model.errors import ConfigurationError
 from model.freeze import frozen
@@ -28,12 +29,14 @@ class ValidateActivities:
 
         Raises:
             Frozen: a freeze window holds.
+            PolicyViolation: the instance's policy forbids it.
             ConfigurationError, NotFound, Conflict, QuotaExceeded, PermissionDenied,
             PlatformUnhealthy: nothing was changed.
         """
         request, instance = given.request, given.request.instance
         services = self._services
         note = check_freeze(given, services)
+        check_settings(instance, services)
         for reference in {**instance.secrets, **instance.build.secrets}.values():
             services.secret(instance, reference)
         builder = ""

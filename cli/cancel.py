@@ -47,6 +47,7 @@ async def _cancel(deployment: str, reason: str, detach: bool, machine: bool) -> 
     from cli.follow import follow_run
     from cli.runs import DEPLOY, running
     from cli.session import open_session
+    from model.audit import cancel_text
     from model.names import short_id
 
     async with open_session(start=True) as session:
@@ -61,8 +62,7 @@ async def _cancel(deployment: str, reason: str, detach: bool, machine: bool) -> 
         if now.kind != DEPLOY:
             raise Usage(f"{run.instance} is being destroyed", hint="that cannot be cancelled")
         handle = session.client.get_workflow_handle(run.workflow_id, run_id=run.deployment)
-        who = actor(os.environ)
-        await handle.cancel(reason=f"{reason} ({who})" if reason else f"by {who}")
+        await handle.cancel(reason=cancel_text(actor(os.environ), reason))
         if detach:
             output.note(f"deployment {id} is being cancelled; follow it: helix follow {id}")
             return Exit.DONE

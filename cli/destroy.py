@@ -85,6 +85,7 @@ async def _destroy(request: DestroyRequest) -> None:
     from cli.launch import busy
     from cli.runs import DESTROY, failed, running
     from cli.session import open_session
+    from cli.witness import note
     from model.errors import Transient
 
     key = request.instance.key
@@ -104,7 +105,11 @@ async def _destroy(request: DestroyRequest) -> None:
                 raise Transient(f"a deployment of {key} has just ended", hint="try again") from None
             raise busy(key, found) from None
         output.note(f"destroying {key}")
+        # That it is gone is noted by the worker, even if nobody waits for it here.
+        note(session.ledger, "destroy", key, "started", request.reason, data=request.data)
         try:
             await handle.result()
         except WorkflowFailureError as error:
-            raise failed(error) from None
+            why = failed(error)
+            note(session.ledger, "destroy", key, "failed", request.reason, failure=why.code)
+            raise why from None

@@ -32,6 +32,7 @@ MARKS = {
 }
 PHASES = {
     "baking": "it has the traffic and is watched for a while",
+    "checking-policy": "may it run? holding the image to the policy",
     "releasing": "healthy, so it gets the traffic",
     "cancelling": "cancelling",
     "rolling-back": "rolling back",

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 LOG_LINES = 500
 """How much of the release's output is taken along."""
-PAGE = 1000
 
 
 @dataclass
@@ -156,12 +155,8 @@ def export(
 
 
 def _audit(ledger: Ledger, record: DeploymentRecord) -> list[AuditEvent]:
-    found: list[AuditEvent] = []
-    after = 0
-    while page := ledger.events(record.request.instance.key, after=after, limit=PAGE):
-        found += [one for one in page if one.deployment == record.deployment]
-        after = page[-1].number
-    return found
+    events = ledger.trail(record.request.instance.key)
+    return [one for one in events if one.deployment == record.deployment]
 
 
 def _build_log(ledger: Ledger, record: DeploymentRecord, logs_dir: Path) -> str:

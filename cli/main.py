@@ -44,6 +44,7 @@ COMMANDS = {
         "cli.codec_server:codec_server",
         "Show encrypted payloads in the Temporal UI.",
     ),
+    "audit": ("cli.audit:app", "Who did what: list it, see that it is whole, take it along."),
     "doctor": ("cli.doctor:doctor", "See what is wrong on this machine."),
     "init": ("cli.init:init", "Make a folder a project."),
     "add": ("cli.add:add", "Add an instance to helix.toml."),

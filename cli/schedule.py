@@ -115,9 +115,14 @@ def add(
 async def _add(request: RedeployRequest, target: Instance, replace: bool, json: bool) -> None:
     from cli.schedules import Schedules
     from cli.session import open_session
+    from cli.witness import witnessed
 
+    schedule = request.schedule
     async with open_session(for_work=target) as session:
-        state = await Schedules(session.client, session.task_queue).put(request, replace=replace)
+        detail = schedule.model_dump(mode="json", exclude_defaults=True)
+        with witnessed(session.ledger, "schedule-add", target.key, schedule.note, **detail):
+            schedules = Schedules(session.client, session.task_queue)
+            state = await schedules.put(request, replace=replace)
     _show(state, json)
     if not state.next and not state.paused:
         output.note("warning: no time in the calendar fits this expression; it never runs")
@@ -212,7 +217,7 @@ def pause(instance: Name = "", reason: Reason = "", json: output.Json = False) -
 
     key, who = _key(instance), actor(os.environ)
     text = f"paused by {who}" + (f": {reason}" if reason else "")
-    _show(_run(_with(lambda schedules: schedules.pause(key, text))), json)
+    _show(_run(_act("pause", key, reason, lambda schedules: schedules.pause(key, text))), json)
 
 
 @app.command()
@@ -227,7 +232,7 @@ def resume(instance: Name = "", reason: Reason = "", json: output.Json = False) 
 
     key, who = _key(instance), actor(os.environ)
     text = f"resumed by {who}" + (f": {reason}" if reason else "")
-    _show(_run(_with(lambda schedules: schedules.resume(key, text))), json)
+    _show(_run(_act("resume", key, reason, lambda schedules: schedules.resume(key, text))), json)
 
 
 @app.command()
@@ -239,7 +244,7 @@ def trigger(instance: Name = "", json: output.Json = False) -> None:
       helix schedule trigger production
     """
     key = _key(instance)
-    state = _run(_with(lambda schedules: schedules.trigger(key)))
+    state = _run(_act("trigger", key, "", lambda schedules: schedules.trigger(key)))
     if json:
         output.document(state.as_json())
         return
@@ -266,11 +271,14 @@ def backfill(
     if not start < until <= datetime.now(UTC):
         raise Usage("the time must lie in the past, --from before --to", hint="both are in UTC")
     key = _key(instance)
-    state = _run(_with(lambda schedules: schedules.backfill(key, start, until)))
+    span = f"{_moment(start)} to {_moment(until)}"
+    state = _run(
+        _act("backfill", key, span, lambda schedules: schedules.backfill(key, start, until))
+    )
     if json:
         output.document(state.as_json())
         return
-    output.say(f"{key}: its runs from {_moment(start)} to {_moment(until)} are made up for")
+    output.say(f"{key}: its runs from {span} are made up for")
 
 
 @app.command()
@@ -282,7 +290,7 @@ def remove(instance: Name = "", json: output.Json = False) -> None:
       helix schedule remove production
     """
     key = _key(instance)
-    _run(_with(lambda schedules: schedules.remove(key)))
+    _run(_act("remove", key, "", lambda schedules: schedules.remove(key)))
     if json:
         output.document({"instance": key, "removed": True})
         return
@@ -321,6 +329,7 @@ async def _sync(dry_run: bool) -> list[tuple[str, str]]:
     from cli.project import open_project
     from cli.schedules import Schedules
     from cli.session import open_session
+    from cli.witness import witnessed
     from model.schedule import RedeployRequest
     from project.resolve import resolve, schedule
 
@@ -344,7 +353,12 @@ async def _sync(dry_run: bool) -> list[tuple[str, str]]:
     async with open_session(start=True, for_work=first) as session:
         schedules = Schedules(session.client, session.task_queue)
         here = (project.name, ("", socket.gethostname()))
-        return await schedules.sync(wanted, here, dry_run=dry_run)
+        if dry_run:
+            return await schedules.sync(wanted, here, dry_run=True)
+        with witnessed(session.ledger, "schedule-sync", project.name) as noted:
+            changes = await schedules.sync(wanted, here, dry_run=False)
+            noted["changes"] = dict(changes)
+        return changes
 
 
 # --- what the commands share ---------------------------------------------------------------------
@@ -363,6 +377,17 @@ async def _with(use: Any) -> Any:
     async with open_session() as session:
         schedules: Schedules = Schedules(session.client, session.task_queue)
         return await use(schedules)
+
+
+async def _act(action: str, key: str, reason: str, use: Any) -> Any:
+    """Change a schedule, and note it in the audit trail."""
+    from cli.schedules import Schedules
+    from cli.session import open_session
+    from cli.witness import witnessed
+
+    async with open_session() as session:
+        with witnessed(session.ledger, f"schedule-{action}", key, reason):
+            return await use(Schedules(session.client, session.task_queue))
 
 
 def _key(instance: str) -> str:

@@ -316,7 +316,7 @@ class Reader:
         if phase == "rolling-back":
             self._rolling_back = True
             return [Turned(at=at, phase="rolling-back")]
-        if phase == "baking" or str(phase).startswith("asking-"):
+        if phase in ("baking", "checking-policy") or str(phase).startswith("asking-"):
             return [Turned(at=at, phase=str(phase))]
         if phase == "releasing":
             return [*self._skipped(at), Turned(at=at, phase="releasing")]

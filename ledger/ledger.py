@@ -6,19 +6,20 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from sqlalchemy import Select, or_, select, update
+from sqlalchemy import ColumnElement, Select, exists, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ledger.database import open_engine, translated
 from ledger.models import DeploymentRow, EventRow, InstanceRow
 from ledger.schema import migrate
-from model.audit import FIRST, AuditEvent, InstanceRecord
+from model.audit import FIRST, AuditEvent, InstanceRecord, read_cancel
 from model.deployment import (
+    Decision,
     DeploymentRecord,
     DeployRequest,
     DestroyRequest,
@@ -32,6 +33,8 @@ from model.names import short_id
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+ANSWERED = "answered"
+"""The outcome of an event that is a person's answer to a deployment."""
 ATTEMPTS = 100
 """How often a write that lost a race is repeated. Every round has a winner, so this many writers
 at one moment are served."""
@@ -107,9 +110,20 @@ class Ledger:
             row.ended_at = ended_at
             row.progress = end
             row.outcome = progress.outcome.value if progress.outcome else None
+            for decision in progress.decisions:
+                self._append_once(session, _decided(row.deployment, row.instance_key, decision))
+            if progress.cancel is not None:
+                self._append(session, _cancelled(row, progress.cancel))
             self._append(session, _ended(row, progress))
 
         self._write(work)
+
+    def decided(
+        self, deployment: str, instance_key: str, decision: Decision, about: str
+    ) -> AuditEvent:
+        """Note what was answered to a deployment's question, once."""
+        event = _decided(deployment, instance_key, decision, about)
+        return self._write(lambda session: self._append_once(session, event))
 
     def mark_retired(self, deployment: str) -> None:
         """Note that no rollback can go back to this deployment's release any more."""
@@ -136,7 +150,7 @@ class Ledger:
             event = AuditEvent(
                 at=at,
                 actor=request.actor,
-                origin=_origin(request.actor),
+                origin=origin(request.actor),
                 action="destroy",
                 instance_key=row.key,
                 reason=request.reason,
@@ -241,18 +255,7 @@ class Ledger:
         """As `append_event`, unless there is an event of the same deployment, action and outcome
         already, which is then returned."""
 
-        def work(session: Session) -> AuditEvent:
-            same = select(EventRow).where(
-                EventRow.deployment == event.deployment,
-                EventRow.action == event.action,
-                EventRow.outcome == event.outcome,
-            )
-            known = session.scalars(same).first()
-            if known is not None:
-                return AuditEvent.model_validate(known, from_attributes=True)
-            return self._append(session, event)
-
-        return self._write(work)
+        return self._write(lambda session: self._append_once(session, event))
 
     def events(
         self, instance_key: str = "", *, after: int = 0, limit: int = 1000
@@ -265,8 +268,57 @@ class Ledger:
         query = select(EventRow).where(EventRow.number > after)
         if instance_key:
             query = query.where(EventRow.instance_key == instance_key)
+        return self._events(query.order_by(EventRow.number).limit(limit))
+
+    def trail(self, instance_key: str = "") -> Iterator[AuditEvent]:
+        """All events, oldest first, as `events` in pages."""
+        after = 0
+        while page := self.events(instance_key, after=after):
+            yield from page
+            after = page[-1].number
+
+    def last_events(
+        self,
+        instance_key: str = "",
+        *,
+        action: str = "",
+        actor: str = "",
+        since: datetime | None = None,
+        limit: int = 50,
+    ) -> list[AuditEvent]:
+        """The newest events that fit, oldest of them first.
+
+        Args:
+            actor: a part of who it was.
+            since: none that are older.
+        """
+        query = select(EventRow)
+        if instance_key:
+            query = query.where(EventRow.instance_key == instance_key)
+        if action:
+            query = query.where(EventRow.action == action)
+        if actor:
+            query = query.where(EventRow.actor.contains(actor, autoescape=True))
+        if since is not None:
+            query = query.where(EventRow.at >= since)
+        return self._events(query.order_by(EventRow.number.desc()).limit(limit))[::-1]
+
+    def untold(self) -> list[DeploymentRecord]:
+        """Deployments whose beginning, or end, no event tells of: their events were taken away."""
+
+        def told(*outcomes: ColumnElement[bool]) -> ColumnElement[bool]:
+            same = EventRow.deployment == DeploymentRow.deployment
+            return exists().where(same, EventRow.action == DeploymentRow.trigger, *outcomes)
+
+        began = told(EventRow.outcome == "started")
+        ended = or_(
+            DeploymentRow.ended_at.is_(None), told(EventRow.outcome == DeploymentRow.outcome)
+        )
+        return self._records(select(DeploymentRow).where(or_(not_(began), not_(ended))))
+
+    def _events(self, query: Select[EventRow]) -> list[AuditEvent]:
         with translated(self._engine), self._session() as session:
-            rows = session.scalars(query.order_by(EventRow.number).limit(limit))
+            rows = session.scalars(query)
             return [AuditEvent.model_validate(row, from_attributes=True) for row in rows]
 
     # Inside a transaction -------------------------------------------------------------------------
@@ -297,6 +349,8 @@ class Ledger:
             progress=progress.model_dump(mode="json"),
         )
         session.add(row)
+        if request.override_freeze:
+            self._append(session, _overridden(row, request))
         self._append(session, _started(row, request))
         return row
 
@@ -332,6 +386,19 @@ class Ledger:
         session.add(EventRow(**sealed.model_dump()))
         session.flush()
         return sealed
+
+    def _append_once(self, session: Session, event: AuditEvent) -> AuditEvent:
+        same = select(EventRow).where(
+            EventRow.deployment == event.deployment,
+            EventRow.action == event.action,
+            EventRow.outcome == event.outcome,
+        )
+        if event.outcome == ANSWERED:  # one deployment may be told to retry more than once
+            same = same.where(EventRow.at == event.at)
+        known = session.scalars(same).first()
+        if known is not None:
+            return AuditEvent.model_validate(known, from_attributes=True)
+        return self._append(session, event)
 
     # Transactions ---------------------------------------------------------------------------------
 
@@ -381,7 +448,7 @@ def _started(row: DeploymentRow, request: DeployRequest) -> AuditEvent:
     return AuditEvent(
         at=row.started_at,
         actor=request.actor,
-        origin=_origin(request.actor),
+        origin=origin(request.actor),
         action=row.trigger,
         instance_key=row.instance_key,
         deployment=row.deployment,
@@ -394,13 +461,58 @@ def _started(row: DeploymentRow, request: DeployRequest) -> AuditEvent:
     )
 
 
+def _overridden(row: DeploymentRow, request: DeployRequest) -> AuditEvent:
+    return AuditEvent(
+        at=row.started_at,
+        actor=request.actor,
+        origin=origin(request.actor),
+        action="override-freeze",
+        instance_key=row.instance_key,
+        deployment=row.deployment,
+        reason=request.override_freeze,
+        outcome="asked",
+        detail={"release": row.number},
+    )
+
+
+def _decided(deployment: str, instance_key: str, decision: Decision, about: str = "") -> AuditEvent:
+    return AuditEvent(
+        at=decision.at or datetime.now(UTC),
+        actor=decision.by,
+        origin=origin(decision.by),
+        action=decision.choice.value,
+        instance_key=instance_key,
+        deployment=deployment,
+        reason=decision.why,
+        outcome=ANSWERED,
+        detail={"about": about} if about else {},
+    )
+
+
+def _cancelled(row: DeploymentRow, text: str) -> AuditEvent:
+    assert row.ended_at is not None
+    who, why = read_cancel(text)
+    late = row.outcome == Outcome.SUCCEEDED.value
+    return AuditEvent(
+        at=row.ended_at,
+        actor=who,
+        origin=origin(who),
+        action="cancel",
+        instance_key=row.instance_key,
+        deployment=row.deployment,
+        reason=why,
+        outcome="too-late" if late else "done",
+        detail={"release": row.number},
+    )
+
+
 def _ended(row: DeploymentRow, progress: Progress) -> AuditEvent:
     assert row.ended_at is not None
     request = DeployRequest.model_validate(row.request)
     return AuditEvent(
         at=row.ended_at,
         actor=request.actor,
-        origin=_origin(request.actor),
+        origin=origin(request.actor),
         action=row.trigger,
         instance_key=row.instance_key,
         deployment=row.deployment,
@@ -414,7 +526,7 @@ def _ended(row: DeploymentRow, progress: Progress) -> AuditEvent:
     )
 
 
-def _origin(actor: str) -> str:
+def origin(actor: str) -> str:
     """Where an actor was: the machine of «user@machine», the job of «job by user»."""
     job, by, _ = actor.rpartition(" by ")
     return job if by else actor.rpartition("@")[2] if "@" in actor else ""

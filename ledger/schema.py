@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from model.errors import ConfigurationError
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. Written here so that a database that is up to date costs one query, and
 Alembic is not even imported."""
 

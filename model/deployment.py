@@ -106,6 +106,8 @@ class Decision(Record):
     by: str
     """Who answered: user@host."""
     why: str = ""
+    at: datetime | None = None
+    """When; set by the deployment itself."""
 
 
 class Question(Record):
@@ -185,6 +187,10 @@ class Progress(Record):
     """What the deployment waits for now."""
     decisions: tuple[Decision, ...] = ()
     """What people answered."""
+    checks: tuple[str, ...] = ()
+    """What the policy's checks of the artifact found."""
+    cancel: str | None = None
+    """Why it was cancelled, in the words of who did it; None if nobody did."""
 
 
 class Heartbeat(Record):

@@ -128,6 +128,12 @@ class Frozen(HelixError):
     code = "Frozen"
 
 
+class PolicyViolation(HelixError):
+    """The instance's policy does not let this release run. `evidence` holds every finding."""
+
+    code = "PolicyViolation"
+
+
 class PlatformUnhealthy(HelixError):
     """The platform or the machine cannot carry out the work: full disk, dead engine, outage."""
 

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue
 from model.artifact import BuildSettings
 from model.base import Record, digest_of
 from model.freeze import Window
+from model.policy import Policy
 
 
 class Step(StrEnum):
@@ -157,6 +158,8 @@ class Instance(Record):
     """Seconds for which a promoted release is watched; it is rolled back if it goes bad."""
     freeze: tuple[Window, ...] = ()
     """When deployments are refused."""
+    policy: Policy = Policy()
+    """What a release must fulfil."""
     steps: dict[Step, StepPolicy] = Field(default_factory=dict)
 
     @property

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from model.artifact import Artifact
 from model.base import Record
-from model.deployment import DeployRequest, Progress
+from model.deployment import Decision, DeployRequest, Progress
 from model.instance import HealthCheck, Instance
 from model.platform import Identity, Release, Revision
 
@@ -65,6 +65,29 @@ class PushInput(Record):
     deployment: str
     request: DeployRequest
     artifact: Artifact
+
+
+class PolicyInput(Record):
+    """`check_policy`: may this artifact run?"""
+
+    deployment: str
+    request: DeployRequest
+    artifact: Artifact
+
+
+class Checked(Record):
+    """What `check_policy` found, for the record."""
+
+    notes: tuple[str, ...] = ()
+
+
+class DecisionInput(Record):
+    """`record_decision`: what a person, or nobody in time, has answered."""
+
+    deployment: str
+    request: DeployRequest
+    about: str
+    decision: Decision
 
 
 class ReleaseInput(Record):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from model.errors import ConfigurationError, HelixError
 from model.instance import Instance
 from model.names import base_name, docker_name
-from project import secrets
+from project import policy, secrets
 from project.config import EnterpriseTable, LocalTable
 from project.eras import ERAS
 from project.kinds import Docker, Ecr, Fly, HelixCloud
@@ -482,4 +482,26 @@ def _contents(subject: Subject) -> Iterator[Problem]:
         )
 
 
-_EACH = (_names, _old_settings, _unfilled, _helix_data, _secrets, _contents)
+def _policy(subject: Subject) -> Iterator[Problem]:
+    """What the policy forbids, as far as the file tells; the rest is checked by the worker."""
+    settings = merged(subject.project.deploy, subject.entry.deploy)
+    if settings.policy is None:
+        return
+    try:
+        policy.resolved(settings.policy, subject.project.folder)
+    except ConfigurationError as error:
+        key = subject.deploy_key("policy", "signed_by")
+        yield subject.at(key, "error", "policy", error.message, error.hint)
+        return
+    instance = subject.instance
+    if instance is None:
+        return
+    registry = instance.registry
+    # Some kinds complete the repository's name by themselves.
+    known = registry.repository if registry is not None and registry.kind == "oci" else None
+    for found in policy.violations(instance, "" if registry is None else known):
+        key = subject.deploy_key("policy", found.setting)
+        yield subject.at(key, "error", "policy", found.message, found.hint)
+
+
+_EACH = (_names, _old_settings, _unfilled, _helix_data, _secrets, _policy, _contents)

@@ -84,6 +84,14 @@ def _on_failure(value: Any) -> Any:
     return {"then": "ask", **value} if isinstance(value, dict) else value
 
 
+_REGISTRY = r"^[a-z0-9*][a-z0-9*.-]*(:[0-9]+)?(/[a-z0-9._-]+)*/?$"
+"""A registry's host, with `*` for any part of it, its port, and the beginning of a path."""
+PublicKeys = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(_list, json_schema_input_type=list[str] | str),
+    Field(min_length=1),
+]
+"""One public key, or several."""
 Statuses = Annotated[
     list[Annotated[int, Field(ge=100, le=599)]],
     BeforeValidator(_list, json_schema_input_type=list[int] | int),
@@ -345,6 +353,24 @@ class FreezeTable(Table):
     """The windows; an empty list takes those of [deploy] away."""
 
 
+class PolicyTable(Table):
+    """What a release must fulfil. Everything is off unless it is set."""
+
+    registries: list[Annotated[str, Field(pattern=_REGISTRY)]] | None = None
+    """Where images may come from and be stored: ghcr.io/acme, *.dkr.ecr.eu-west-1.amazonaws.com."""
+    approval: bool | None = None
+    """The instance must wait for an approval, and nobody's answer must mean no."""
+    signed_by: PublicKeys | None = None
+    """cosign's public key, or several of which one is enough: files beside this one, or names of
+    keys in a KMS such as awskms:///alias/release."""
+    sbom: bool | None = None
+    """An SBOM (CycloneDX or SPDX) must be attached to the image as an attestation."""
+    max_severity: Literal["none", "low", "medium", "high", "critical"] | None = None
+    """The worst vulnerability a scan may find."""
+    ignore: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9:._-]+$")]] | None = None
+    """Ids of vulnerabilities that do not count: CVE-2026-1234."""
+
+
 class DeploySettings(Table):
     """How an instance is deployed."""
 
@@ -393,5 +419,5 @@ class DeploySettings(Table):
     """When to deploy by itself."""
     freeze: FreezeTable | None = None
     """When not to deploy."""
-    policy: JsonValue = None
+    policy: PolicyTable | None = None
     """What a release must fulfil."""

@@ -33,6 +33,7 @@ from model.instance import (
 )
 from model.names import base_name, docker_name
 from model.schedule import ScheduleSettings
+from project import policy
 from project.config import LocalTable, S3Storage
 from project.database import DbConfig
 from project.deploy import (
@@ -150,6 +151,7 @@ def assemble(project: Project, entry: Entry, what: Nature) -> Instance:
     if entry.is_local:
         values |= {"host": socket.gethostname(), "project_dir": str(project.folder)}
     _overlay(values, settings, project.folder if entry.is_local else None)
+    values["policy"] = policy.resolved(settings.policy, project.folder)
     return Instance.model_validate(values)
 
 
@@ -458,8 +460,8 @@ def _overlay(values: dict[str, Any], settings: DeploySettings, folder: Path | No
     values["approval"] = _approval(settings.approval)
     values["guidance"] = _guidance(settings.on_failure)
     values["steps"] = {
-        Step(name): StepPolicy.model_validate(policy.model_dump(exclude_none=True))
-        for name, policy in _steps(settings)
+        Step(name): StepPolicy.model_validate(table.model_dump(exclude_none=True))
+        for name, table in _steps(settings)
     }
 
 
@@ -519,9 +521,9 @@ def _guidance(table: OnFailureTable | None) -> Guidance | None:
 
 def _steps(settings: DeploySettings) -> Iterator[tuple[str, StepTable]]:
     for name, field in type(settings.steps).model_fields.items():
-        policy = getattr(settings.steps, name)
-        if policy is not None:
-            yield field.alias or name, policy
+        table = getattr(settings.steps, name)
+        if table is not None:
+            yield field.alias or name, table
 
 
 def _volume(table: VolumeTable, folder: Path | None) -> Volume:

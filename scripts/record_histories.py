@@ -33,6 +33,7 @@ import contextlib
 
 from model.deployment import Choice, Decision, DeployRequest
 from model.instance import Approval, Guidance
+from model.policy import Policy
 from model.schedule import Overlap, Prepared, RedeployRequest, ScheduleSettings
 from tests.services.temporal import dev_server
 from tests.workflow.world import STEP_ACTIVITIES, World, failure, request
@@ -78,7 +79,7 @@ def scenarios() -> dict[str, Scenario]:
     for name in STEP_ACTIVITIES:
         found[f"failed-at-{name}"] = Scenario(World(fails={name: [failure("Conflict")]}))
         found[f"cancelled-at-{name}"] = Scenario(World(slow={name: 5}, watch=name), cancel_at=name)
-    return {f"deploy-{name}": scenario for name, scenario in (found | asking()).items()} | {
+    return {f"deploy-{name}": scenario for name, scenario in (found | asking() | held()).items()} | {
         f"redeploy-{name}": scenario for name, scenario in scheduled().items()
     }
 
@@ -101,6 +102,23 @@ def asking() -> dict[str, Scenario]:
         "baked": Scenario(World(), request(bake=1)),
         "bake-failed": Scenario(
             World(fails={"bake": [failure("HealthCheckFailed")]}), request(bake=1)
+        ),
+    }
+
+
+def held() -> dict[str, Scenario]:
+    """Deployments whose image is held to a policy, and whose answers are recorded at once."""
+    signed = Policy(signed_by=("-----BEGIN PUBLIC KEY-----",))
+    guided = request(guidance=Guidance())
+    return {
+        "held-to-policy": Scenario(
+            World(), request(policy=signed, approval=Approval()), answers=(Choice.APPROVE,)
+        ),
+        "refused-by-policy": Scenario(
+            World(fails={"check_policy": [failure("PolicyViolation")]}), request(policy=signed)
+        ),
+        "answer-recorded": Scenario(
+            World(fails={"push": [failure("Conflict")]}), guided, answers=(Choice.RETRY,)
         ),
     }
 

@@ -25,6 +25,7 @@ from activities.authenticate import AuthenticateActivities
 from activities.build import BuildActivities
 from activities.deploy import DeployActivities
 from activities.health_check import HealthCheckActivities
+from activities.policy import PolicyActivities
 from activities.push import PushActivities
 from activities.record import RecordActivities
 from activities.schedule import ScheduleActivities
@@ -89,6 +90,8 @@ def activities_of(services: Services) -> list[Callable[..., Any]]:
         BuildActivities(services).build,
         AuthenticateActivities(services).authenticate,
         PushActivities(services).push,
+        PolicyActivities(services).check_policy,
+        record.record_decision,
         deploy.start_release,
         deploy.await_release,
         health.check_health,

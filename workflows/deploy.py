@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.build import BuildActivities
     from activities.deploy import DeployActivities
     from activities.health_check import HealthCheckActivities
+    from activities.policy import PolicyActivities, asks_about_image
     from activities.push import PushActivities
     from activities.record import RecordActivities
     from activities.validate import ValidateActivities
@@ -27,8 +28,10 @@ with workflow.unsafe.imports_passed_through():
         AuthenticateInput,
         BakeInput,
         BuildInput,
+        DecisionInput,
         EndInput,
         HandleInput,
+        PolicyInput,
         PruneInput,
         PushInput,
         ReleaseInput,
@@ -127,7 +130,9 @@ class DeployWorkflow:
             try:
                 artifact = await self._guided(Step.BUILD, partial(self._build, queue))
                 await self._guided(Step.AUTHENTICATE, self._authenticate)
-                return await self._guided(Step.PUSH, partial(self._push, artifact, queue))
+                artifact = await self._guided(Step.PUSH, partial(self._push, artifact, queue))
+                await self._check_policy(artifact, queue)
+                return artifact
             except ActivityError as error:
                 if not worker_is_gone(error):
                     raise
@@ -185,6 +190,21 @@ class DeployWorkflow:
             step.detail = artifact.short
         self._journal.pushed(artifact)
         return artifact
+
+    async def _check_policy(self, artifact: Artifact, queue: str) -> None:
+        """Whether the image may run at all, before a person is asked whether it should."""
+        if not asks_about_image(self._request.trigger, self._instance.policy):
+            return
+        self._journal.phase("checking-policy")
+        found = await self._call(
+            PolicyActivities.check_policy,
+            PolicyInput(deployment=self._id, request=self._request, artifact=artifact),
+            f"hold {artifact.short} to the policy",
+            queue=queue,
+        )
+        if workflow.cancellation_reason() is not None:  # it came while the check ran
+            raise asyncio.CancelledError
+        self._journal.checked(found.notes)
 
     async def _approval(self, artifact: Artifact) -> None:
         """The artifact is there and nothing is touched yet: now a person may have to agree."""
@@ -333,7 +353,10 @@ class DeployWorkflow:
         )
         self._journal.asking(question)
         decision = await self._desk.ask(question)
+        decision = decision.model_copy(update={"at": workflow.now()})
         self._journal.answered(question, decision)
+        if workflow.patched("decisions-are-recorded"):
+            await self._record_decision(question, decision)
         return decision
 
     @workflow.update(description="Answer what the deployment asks")
@@ -409,6 +432,22 @@ class DeployWorkflow:
         except ActivityError as error:
             return error
         return None
+
+    async def _record_decision(self, question: Question, decision: Decision) -> None:
+        """At once: the deployment may go on for days. What fails here is made up for at its end."""
+        try:
+            await self._call(
+                RecordActivities.record_decision,
+                DecisionInput(
+                    deployment=self._id,
+                    request=self._request,
+                    about=question.about,
+                    decision=decision,
+                ),
+                f"note the answer of {decision.by} in the ledger",
+            )
+        except ActivityError as error:
+            workflow.logger.error("the ledger was not written: %s", error.cause)
 
     async def _record_end(self) -> None:
         try:

@@ -91,6 +91,10 @@ POLICIES: dict[str, Policy] = {
     "build": Policy(timeout=30 * MINUTE, deadline=HOUR, heartbeat=10, attempts=6, queue_wait=30),
     "authenticate": Policy(timeout=30, deadline=5 * MINUTE, heartbeat=10, attempts=8),
     "push": Policy(timeout=20 * MINUTE, deadline=HOUR, heartbeat=10, attempts=8, queue_wait=30),
+    "check_policy": Policy(
+        timeout=15 * MINUTE, deadline=HOUR, heartbeat=10, attempts=6, queue_wait=30
+    ),
+    "record_decision": Policy(timeout=10, deadline=5 * MINUTE),
     "start_release": Policy(timeout=10 * MINUTE, deadline=20 * MINUTE, heartbeat=10, attempts=8),
     "await_release": Policy(timeout=20 * MINUTE, deadline=30 * MINUTE, heartbeat=10, attempts=8),
     "check_health": Policy(timeout=5 * MINUTE, deadline=10 * MINUTE, heartbeat=10, attempts=5),

@@ -83,6 +83,10 @@ class Journal:
         """The artifact is in the registry."""
         self._set(artifact=artifact, pushed=True)
 
+    def checked(self, notes: tuple[str, ...]) -> None:
+        """What the policy's checks found."""
+        self._set(checks=notes)
+
     def identified(self, identities: tuple[Identity, ...]) -> None:
         """Who we are everywhere."""
         self._set(identities=identities)
@@ -125,6 +129,7 @@ class Journal:
             outcome=outcome,
             undone=tuple(undone),
             left=tuple(left),
+            cancel=workflow.cancellation_reason(),
         )
         failure = self.progress.failure
         workflow.upsert_search_attributes(
@@ -185,6 +190,7 @@ class Journal:
             lines.append(f"| {MARKS[record.state]} | {record.step} | {seconds} | {detail} |")
         if progress.artifact is not None:
             lines += ["", f"artifact: `{progress.artifact.short}`"]
+        lines += [f"- policy: {one}" for one in progress.checks]
         if progress.url:
             lines += ["", f"serves at <{progress.url}>"]
         if progress.failure is not None:

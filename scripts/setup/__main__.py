@@ -6,7 +6,16 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from scripts.setup import buildx, engine, environment, images, packages, temporal, test_server
+from scripts.setup import (
+    buildx,
+    engine,
+    environment,
+    images,
+    packages,
+    supply_chain,
+    temporal,
+    test_server,
+)
 from scripts.setup.shell import SetupFailed, fail
 
 TEST_PROGRAMS = (
@@ -22,6 +31,7 @@ PIECES: dict[str, Callable[[], None]] = {
     "packages": lambda: packages.ensure(*TEST_PROGRAMS),
     "test-server": test_server.ensure,
     "buildx": buildx.ensure,
+    "supply-chain": supply_chain.ensure,
     "lock": environment.lock,
 }
 GROUPS = {
@@ -29,6 +39,7 @@ GROUPS = {
     "demo": ("environment", "temporal", "engine", "images"),
     "tests": (
         "environment", "temporal", "engine", "packages", "images", "test-server", "buildx",
+        "supply-chain",
     ),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-TIERS = ("temporal", "time-skipping", "engine", "registry", "postgres")
+TIERS = ("temporal", "time-skipping", "engine", "registry", "postgres", "supply-chain")
 
 
 def missing(tier: str, what: str, mend: str) -> NoReturn:

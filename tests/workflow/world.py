@@ -14,15 +14,19 @@ from model.artifact import Artifact, Image, Source
 from model.deployment import DeployRequest, DestroyRequest, Failure, Trigger
 from model.instance import HealthCheck, Instance, RegistryTarget, Target
 from model.platform import Identity, Revision
+from model.policy import Policy
 from model.schedule import Prepared, PrepareInput, SkippedInput
 from model.steps import (
     AuthenticateInput,
     BakeInput,
     BuildInput,
+    Checked,
+    DecisionInput,
     DestroyInput,
     EndInput,
     HandleInput,
     Identities,
+    PolicyInput,
     Promoted,
     PruneInput,
     PushInput,
@@ -68,6 +72,7 @@ def request(**changes: Any) -> DeployRequest:
         approval=changes.pop("approval", None),
         guidance=changes.pop("guidance", None),
         bake=changes.pop("bake", 0),
+        policy=changes.pop("policy", Policy()),
         steps=changes.pop("steps", {}),
     )
     source = Source(digest="f" * 64, url="file:///nowhere")
@@ -157,6 +162,15 @@ class World:
             return Artifact.model_validate(await play("push", pushed))
 
         @activity.defn
+        async def check_policy(given: PolicyInput) -> Checked:
+            assert given.artifact.image == PUSHED
+            return Checked.model_validate(await play("check_policy", Checked(notes=("signed",))))
+
+        @activity.defn
+        async def record_decision(given: DecisionInput) -> None:
+            await play(f"record_decision {given.decision.choice}", None)
+
+        @activity.defn
         async def start_release(given: ReleaseInput) -> str:
             return str(await play("start_release", "new"))
 
@@ -217,6 +231,8 @@ class World:
             build,
             authenticate,
             push,
+            check_policy,
+            record_decision,
             start_release,
             await_release,
             check_health,
