@@ -9,15 +9,12 @@ only when the secret is used. No message here ever contains a value, nor a text 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 
@@ -29,38 +26,11 @@ from model.errors import (
     Throttled,
     Transient,
 )
+from project import secret_stores as stores
+from project.secret_stores import Lookup
 
 FILE_LIMIT = 1 << 20
 """Bytes of the largest secret file."""
-SDK_TIMEOUT = 15
-"""Seconds a secret store may take."""
-
-
-@dataclass(frozen=True)
-class Lookup:
-    """One reference, about to be resolved."""
-
-    reference: str
-    parts: Mapping[str, str]
-    """The named groups of the scheme's pattern."""
-    environ: Mapping[str, str]
-
-    def missing(self, message: str, hint: str) -> ConfigurationError:
-        """The error for a reference that leads nowhere."""
-        return ConfigurationError(f"the secret {self.reference} {message}", hint=hint)
-
-    def field_of(self, value: str) -> str:
-        """The field that `#key` names in a JSON secret, or the whole if there is no key."""
-        key = self.parts.get("key")
-        if not key:
-            return value
-        try:
-            found = json.loads(value)[key]
-        except (ValueError, KeyError, TypeError):
-            raise self.missing(
-                f"has no field «{key}»", "check the secret's keys; it must be a JSON object"
-            ) from None
-        return found if isinstance(found, str) else json.dumps(found)
 
 
 @dataclass(frozen=True)
@@ -196,118 +166,33 @@ def _file(lookup: Lookup) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _keyring(lookup: Lookup) -> str:
-    keyring = import_module("keyring")
-    service, user = lookup.parts["service"], lookup.parts["user"]
-    found = keyring.get_password(service, user)
-    if found is None:
-        raise lookup.missing("is not in the keyring", f"run: keyring set {service} {user}")
-    return str(found)
-
-
-def _aws(service: str, lookup: Lookup) -> Any:
-    boto3, config = import_module("boto3"), import_module("botocore.config")
-    region = re.match(r"arn:aws[\w-]*:\w+:([\w-]+):", lookup.parts["id"])
-    return boto3.client(
-        service,
-        region_name=region[1] if region else None,
-        config=config.Config(
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=SDK_TIMEOUT,
-            read_timeout=SDK_TIMEOUT,
-        ),
-    )
-
-
-def _aws_sm(lookup: Lookup) -> str:
-    answer = _aws("secretsmanager", lookup).get_secret_value(SecretId=lookup.parts["id"])
-    return lookup.field_of(answer.get("SecretString") or answer["SecretBinary"].decode())
-
-
-def _aws_ssm(lookup: Lookup) -> str:
-    answer = _aws("ssm", lookup).get_parameter(Name=lookup.parts["id"], WithDecryption=True)
-    return lookup.field_of(answer["Parameter"]["Value"])
-
-
-def _gcp_sm(lookup: Lookup) -> str:
-    secretmanager = import_module("google.cloud.secretmanager")
-    name = f"{lookup.parts['id']}/versions/{lookup.parts.get('version', 'latest')}"
-    client = secretmanager.SecretManagerServiceClient()
-    answer = client.access_secret_version(name=name, timeout=SDK_TIMEOUT, retry=None)
-    return lookup.field_of(answer.payload.data.decode())
-
-
-def _azure_kv(lookup: Lookup) -> str:
-    identity = import_module("azure.identity")
-    keyvault = import_module("azure.keyvault.secrets")
-    with (
-        identity.DefaultAzureCredential() as credential,
-        keyvault.SecretClient(lookup.parts["vault"], credential, retry_total=0) as client,
-    ):
-        secret = client.get_secret(lookup.parts["name"], lookup.parts.get("version"))
-    return lookup.field_of(secret.value or "")
-
-
-def _vault(lookup: Lookup) -> str:
-    hvac = import_module("hvac")
-    client = hvac.Client(
-        url=lookup.environ.get("VAULT_ADDR"),
-        token=lookup.environ.get("VAULT_TOKEN"),
-        namespace=lookup.environ.get("VAULT_NAMESPACE"),
-        timeout=SDK_TIMEOUT,
-    )
-    mount, _, path = lookup.parts["path"].partition("/")
-    # The second version of the key-value engine puts `data` into the path and around the answer.
-    for place, nested in ((f"{mount}/data/{path}", True), (lookup.parts["path"], False)):
-        answer = _vault_read(client, place, last=not nested)
-        if answer is None:
-            continue
-        data = answer["data"]["data"] if nested else answer["data"]
-        if lookup.parts["key"] in (data or {}):
-            return str(data[lookup.parts["key"]])
-    raise lookup.missing(
-        "is not in the vault", f"run: vault kv get {lookup.parts['path']}, and check the key"
-    )
-
-
-def _vault_read(client: Any, path: str, *, last: bool) -> Any:
-    from hvac.exceptions import Forbidden
-
-    try:
-        return client.read(path)
-    except Forbidden:
-        # A policy for the one form of the path refuses the other one.
-        if last:
-            raise
-        return None
-
-
 _KEY = r"(?:#(?P<key>[^#]+))?"
 
 SCHEMES: dict[str, Scheme] = {
     "env": Scheme("env:NAME", r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)", _env),
     "file": Scheme("file:/path/to/file", r"(?P<path>(?:/|~/).+)", _file),
     "keyring": Scheme(
-        "keyring:service/user", r"(?P<service>.+)/(?P<user>[^/]+)", _keyring, "keyring"
+        "keyring:service/user", r"(?P<service>.+)/(?P<user>[^/]+)", stores.read_keyring, "keyring"
     ),
-    "aws-sm": Scheme("aws-sm:name-or-arn#key", rf"(?P<id>[^#]+){_KEY}", _aws_sm, "aws"),
+    "aws-sm": Scheme("aws-sm:name-or-arn#key", rf"(?P<id>[^#]+){_KEY}", stores.read_aws_sm, "aws"),
     "aws-ssm": Scheme(
-        "aws-ssm:/path/of/parameter", rf"(?P<id>(?:/|arn:)[^#]+){_KEY}", _aws_ssm, "aws"
+        "aws-ssm:/path/of/parameter", rf"(?P<id>(?:/|arn:)[^#]+){_KEY}", stores.read_aws_ssm, "aws"
     ),
     "gcp-sm": Scheme(
         "gcp-sm:projects/P/secrets/S",
-        rf"(?P<id>projects/[^/#]+/secrets/[^/#]+)(?:/versions/(?P<version>[^/#]+))?{_KEY}",
-        _gcp_sm,
+        r"(?P<id>projects/[^/#]+(?:/locations/(?P<location>[a-z0-9-]+))?/secrets/[^/#]+)"
+        rf"(?:/versions/(?P<version>[^/#]+))?{_KEY}",
+        stores.read_gcp_sm,
         "gcp",
     ),
     "azure-kv": Scheme(
         "azure-kv:https://VAULT.vault.azure.net/secrets/NAME",
         rf"(?P<vault>https://[^/#]+)/secrets/(?P<name>[^/#]+)(?:/(?P<version>[^/#]+))?{_KEY}",
-        _azure_kv,
+        stores.read_azure_kv,
         "azure",
     ),
     "vault": Scheme(
-        "vault:mount/path#key", r"(?P<path>[^/#]+/[^#]+)#(?P<key>[^#]+)", _vault, "vault"
+        "vault:mount/path#key", r"(?P<path>[^/#]+/[^#]+)#(?P<key>[^#]+)", stores.read_vault, "vault"
     ),
 }
 """Scheme -> how it is written and read."""
@@ -338,10 +223,7 @@ STORE_ERRORS: tuple[tuple[str, type[HelixError], str], ...] = (
 
 
 def _translate(error: Exception, lookup: Lookup) -> HelixError:
-    response = getattr(error, "response", None)
-    details = response.get("Error", {}) if isinstance(response, dict) else {}
-    # boto3 has one class for all, and the name in the answer.
-    name = str(details.get("Code") or type(error).__name__)
+    name = _name(error)
     for pattern, cls, hint in STORE_ERRORS:
         if re.search(pattern, name):
             return cls(f"the secret {lookup.reference} cannot be read: {name}", hint=hint)
@@ -349,3 +231,18 @@ def _translate(error: Exception, lookup: Lookup) -> HelixError:
         f"the secret {lookup.reference} cannot be read: {name}",
         hint="check the reference and the worker's access to it",
     )
+
+
+_STATUS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 429: "TooManyRequests"}
+
+
+def _name(error: Exception) -> str:
+    """What the store calls it: boto3 and Azure's SDK have the name in the answer, and one class for
+    many; Google's and Vault's have a class for each."""
+    response = getattr(error, "response", None)
+    details = response.get("Error", {}) if isinstance(response, dict) else {}
+    code = details.get("Code") or getattr(getattr(error, "error", None), "code", None)
+    status = getattr(error, "status_code", None)
+    if not code and isinstance(status, int):
+        code = "Unavailable" if status >= 500 else _STATUS.get(status)
+    return str(code or type(error).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -25,15 +26,22 @@ class Certificates:
 
 
 def make_certificates(
-    folder: Path, name: str = "helix test authority", days: int = 1
+    folder: Path,
+    name: str = "helix test authority",
+    days: int = 1,
+    hosts: Sequence[str] = ("localhost",),
 ) -> Certificates:
-    """Make an authority and one server certificate, with EC keys as those are quick to make."""
+    """Make an authority and one server certificate, with EC keys as those are quick to make.
+
+    Args:
+        hosts: names the certificate is for, besides 127.0.0.1.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     made = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    names = [*map(x509.DNSName, hosts), x509.IPAddress(ip_address("127.0.0.1"))]
     ca = (
         _builder(ca_name, ca_name, ca_key, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)

@@ -1,15 +1,11 @@
-"""Secret references, against real stores or servers that speak their protocol; and redaction."""
+"""Secret references: their forms, files and the environment; and redaction."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
@@ -42,6 +38,7 @@ def value(reference: str, **options: object) -> str:
         "aws-ssm:/shop/password",
         "gcp-sm:projects/p/secrets/s/versions/7",
         "gcp-sm:projects/p/secrets/s#key",
+        "gcp-sm:projects/p/locations/europe-west3/secrets/s/versions/2",
         "azure-kv:https://v.vault.azure.net/secrets/x/0123",
         "vault:kv/shop#password",
     ],
@@ -127,119 +124,6 @@ def test_a_store_whose_sdk_is_missing_says_what_to_install(monkeypatch: pytest.M
             resolve(reference)
 
 
-def test_a_keyring_is_read() -> None:
-    keyring = pytest.importorskip("keyring")
-    from keyring.backend import KeyringBackend
-
-    class Memory(KeyringBackend):
-        priority = 1
-
-        def get_password(self, service: str, username: str) -> str | None:
-            return {("helix", "ann"): "s3"}.get((service, username))
-
-        def set_password(self, service: str, username: str, password: str) -> None:
-            raise NotImplementedError
-
-    before = keyring.get_keyring()
-    keyring.set_keyring(Memory())
-    try:
-        assert value("keyring:helix/ann") == "s3"
-        with pytest.raises(ConfigurationError, match="keyring set helix bob"):
-            resolve("keyring:helix/bob")
-    finally:
-        keyring.set_keyring(before)
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[None]:
-    """The stores of AWS, as moto's server plays them over HTTP."""
-    pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    changes = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, setting in changes.items():
-            patch.setenv(name, setting)
-        yield
-    server.stop()
-
-
-def test_aws_secrets_are_read(aws: None) -> None:
-    import boto3
-
-    manager, parameters = boto3.client("secretsmanager"), boto3.client("ssm")
-    arn = manager.create_secret(Name="shop", SecretString='{"password": "s3", "port": 5}')["ARN"]
-    parameters.put_parameter(Name="/shop/key", Value="s4", Type="SecureString")
-    assert value(f"aws-sm:{arn}#password") == "s3"
-    assert value("aws-sm:shop#port") == "5"
-    assert value("aws-ssm:/shop/key") == "s4"
-    with pytest.raises(ConfigurationError, match="no field «pasword»"):
-        resolve("aws-sm:shop#pasword")
-    for reference in ("aws-sm:gone", "aws-ssm:/gone"):
-        with pytest.raises(ConfigurationError, match=f"{reference} cannot be read"):
-            resolve(reference)
-
-
-@contextmanager
-def vault(secrets: dict[str, object]) -> Iterator[dict[str, str]]:
-    """The read API of a vault. Paths that a policy refuses map to None."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            path = self.path.removeprefix("/v1/")
-            found = secrets.get(path, "absent")
-            denied = self.headers.get("X-Vault-Token") != "root" or found is None
-            status = 403 if denied else 404 if found == "absent" else 200
-            body = json.dumps({"data": found} if status == 200 else {"errors": []}).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        yield {"VAULT_ADDR": address, "VAULT_TOKEN": "root"}
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def test_a_vault_is_read_in_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("hvac")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    kept = {
-        "kv/data/shop": {"data": {"password": "second"}, "metadata": {}},
-        "old/shop": {"password": "first"},
-        "strict/data/shop": None,
-        "strict/shop": {"password": "strict"},
-    }
-    with vault(kept) as environ:
-        assert value("vault:kv/shop#password", environ=environ) == "second"
-        assert value("vault:old/shop#password", environ=environ) == "first"
-        assert value("vault:strict/shop#password", environ=environ) == "strict"
-        for reference in ("vault:kv/shop#other", "vault:kv/gone#password"):
-            with pytest.raises(ConfigurationError, match="is not in the vault"):
-                resolve(reference, environ=environ)
-        with pytest.raises(PermissionDenied, match="vault:kv/shop#password"):
-            resolve("vault:kv/shop#password", environ={**environ, "VAULT_TOKEN": "wrong"})
-    with pytest.raises(Transient):
-        resolve("vault:kv/shop#password", environ=environ)
-
-
 def _named(name: str) -> Exception:
     return type(name, (Exception,), {})("canary")
 
@@ -248,6 +132,13 @@ class _Boto(Exception):
     def __init__(self, code: str) -> None:
         super().__init__("canary")
         self.response = {"Error": {"Code": code, "Message": "canary"}}
+
+
+class _Azure(Exception):
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__("canary")
+        self.error = SimpleNamespace(code=code) if code else None
+        self.status_code = status
 
 
 @pytest.mark.parametrize(
@@ -264,6 +155,11 @@ class _Boto(Exception):
         (_named("ServiceUnavailable"), Transient),
         (_named("DefaultCredentialsError"), ConfigurationError),
         (_named("ClientAuthenticationError"), PermissionDenied),
+        (_Azure("Forbidden", 403), PermissionDenied),
+        (_Azure("", 403), PermissionDenied),
+        (_Azure("", 429), Throttled),
+        (_Azure("", 503), Transient),
+        (_Azure("SecretNotFound", 404), ConfigurationError),
         (_named("Surprise"), ConfigurationError),
     ],
 )
