@@ -62,7 +62,7 @@ async def connect(address: str = "", namespace: str = "default") -> Client:
     """
     options = {"target_host": address, "namespace": namespace} if address else configured()
     target = options["target_host"]
-    converter = data_converter(load().encryption_keys)
+    converter = await asyncio.to_thread(data_converter, load().encryption_keys)
     try:
         return await asyncio.wait_for(
             Client.connect(**options, data_converter=converter), CONNECT_SECONDS

@@ -15,7 +15,6 @@ from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import (
     DataConverter,
-    DefaultFailureConverter,
     DefaultFailureConverterWithEncodedAttributes,
     PayloadCodec,
 )
@@ -34,12 +33,20 @@ def data_converter(keys: str = "") -> DataConverter:
     Args:
         keys: a secret reference to the keys; without one nothing is encrypted, and what was
             encrypted before gives an error that says so.
+
+    Raises:
+        ConfigurationError: the reference leads nowhere, or to no key. Rather now than when the
+            first payload is to be encrypted, which a worker would try for ever.
+        Transient, PermissionDenied, …: as the secret store answers.
     """
-    failures = DefaultFailureConverterWithEncodedAttributes if keys else DefaultFailureConverter
+    if not keys:
+        return replace(pydantic_data_converter, payload_codec=Codec(None))
+    ring = Keyring.at(keys)
+    ring.load()
     return replace(
         pydantic_data_converter,
-        payload_codec=Codec(Keyring.at(keys) if keys else None),
-        failure_converter_class=failures,
+        payload_codec=Codec(ring),
+        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
     )
 
 

@@ -57,6 +57,10 @@ class Keyring:
         """The keys that a secret reference leads to."""
         return cls(lambda: secrets.resolve(reference))
 
+    def load(self) -> None:
+        """Read the keys now, rather than when they are first needed."""
+        self._known()
+
     @property
     def ids(self) -> list[str]:
         """Of all keys; the one that encrypts first."""

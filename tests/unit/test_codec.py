@@ -125,6 +125,14 @@ async def test_failures_are_encrypted_whole(monkeypatch: pytest.MonkeyPatch) -> 
     assert (error.message, error.details) == ("canary-message", ({"why": "canary-detail"},))
 
 
+def test_keys_that_are_not_there_are_missed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="file:/nowhere/keys cannot be read"):
+        data_converter("file:/nowhere/keys")
+    monkeypatch.setenv("KEYS", "canary")
+    with pytest.raises(ConfigurationError, match="HELIX_ENCRYPTION_KEYS cannot be used"):
+        data_converter("env:KEYS")
+
+
 async def test_without_keys_failures_stay_readable_in_the_ui() -> None:
     failure = Failure()
     await data_converter().encode_failure(ApplicationError("it broke"), failure)
