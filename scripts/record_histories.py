@@ -79,7 +79,8 @@ def scenarios() -> dict[str, Scenario]:
     for name in STEP_ACTIVITIES:
         found[f"failed-at-{name}"] = Scenario(World(fails={name: [failure("Conflict")]}))
         found[f"cancelled-at-{name}"] = Scenario(World(slow={name: 5}, watch=name), cancel_at=name)
-    return {f"deploy-{name}": scenario for name, scenario in (found | asking() | held()).items()} | {
+    found |= asking() | held()
+    return {f"deploy-{name}": scenario for name, scenario in found.items()} | {
         f"redeploy-{name}": scenario for name, scenario in scheduled().items()
     }
 
