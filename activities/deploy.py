@@ -45,6 +45,8 @@ class DeployActivities:
     def start_release(self, given: ReleaseInput) -> str:
         """Begin to run the release. Returns the provider's handle."""
         with self._services.provider(given.release.instance) as provider:
+            if (bucket := provider.bucket()) is not None:
+                bucket.ensure()
             return provider.start(given.release, given.previous)
 
     @step_activity("await_release")
@@ -99,3 +101,5 @@ class DeployActivities:
         """Remove the instance from its platform; its data only if that was asked for."""
         with self._services.provider(given.instance) as provider:
             provider.destroy(data=given.data)
+            if given.data and (bucket := provider.bucket()) is not None:
+                bucket.remove()

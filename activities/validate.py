@@ -47,6 +47,8 @@ class ValidateActivities:
         with services.provider(instance) as provider:
             check_capabilities(instance, provider.capabilities)
             provider.preflight()
+            if (bucket := provider.bucket()) is not None:
+                bucket.check()
             previous = provider.current()
             notes = (*note, *provider.context.notes)
         return Validated(
@@ -104,12 +106,12 @@ def check_capabilities(instance: Instance, capabilities: Capabilities) -> None:
     if instance.volumes and not capabilities.volumes:
         raise ConfigurationError(
             f"the kind «{instance.target.kind}» has no volume that a database can trust",
-            hint=f"remove volumes from {where} and keep the data in object storage: "
+            hint=f'remove volumes from {where} and add object_storage = "<bucket>": '
             "see docs/concepts/data.md",
         )
-    if instance.volumes and instance.strategy == "start-first":
+    if instance.strategy == "start-first" and (instance.volumes or instance.object_storage):
         raise ConfigurationError(
-            "two releases would have the same volume open at once",
+            "two releases would have the same data open at once: HelixDB has a single writer",
             hint=f'set strategy = "stop-first" in {where}, or leave it out',
         )
     if instance.strategy == "start-first" and not capabilities.start_first:

@@ -23,7 +23,7 @@ from model.errors import (
     Throttled,
     Transient,
 )
-from model.instance import HealthCheck, Instance, RegistryTarget, Target, Volume
+from model.instance import HealthCheck, Instance, ObjectStorage, RegistryTarget, Target, Volume
 from model.platform import (
     Capabilities,
     Endpoint,
@@ -34,12 +34,14 @@ from model.platform import (
     Rollout,
 )
 from providers.base import CloudProvider, Context, PullCredentials
+from providers.bucket import Bucket
 from registries.base import Credentials, Registry, RegistryContext
 
 __all__ = [
     "Ambiguous",
     "Artifact",
     "AuthExpired",
+    "Bucket",
     "BuildFailed",
     "BuildSettings",
     "Bundle",
@@ -59,6 +61,7 @@ __all__ = [
     "Instance",
     "NotFound",
     "NothingToRestore",
+    "ObjectStorage",
     "PermissionDenied",
     "Phase",
     "PlatformUnhealthy",

@@ -67,14 +67,15 @@ CODES: dict[type[HelixError], tuple[str, ...]] = {
         "ClusterNotFoundException", "ServiceNotFoundException", "ServiceNotActiveException",
         "ServiceDeploymentNotFoundException", "RepositoryNotFoundException",
         "ImageNotFoundException", "ResourceNotFoundException", "FileSystemNotFound",
-        "AccessPointNotFound", "InvalidSubnetID.NotFound", "InvalidGroup.NotFound",
+        "AccessPointNotFound", "NoSuchBucket", "NoSuchTagSet", "InvalidSubnetID.NotFound",
+        "InvalidGroup.NotFound",
         "TargetGroupNotFound", "LoadBalancerNotFound", "NoSuchEntity",
     ),
     Conflict: (
         "RepositoryAlreadyExistsException", "ImageAlreadyExistsException",
         "ImageTagAlreadyExistsException", "ResourceAlreadyExistsException",
         "ResourceExistsException", "EntityAlreadyExists", "FileSystemAlreadyExists",
-        "AccessPointAlreadyExists",
+        "AccessPointAlreadyExists", "BucketAlreadyOwnedByYou", "BucketAlreadyExists",
     ),
     Busy: (
         "ConflictException", "UpdateInProgressException", "ResourceInUseException",
@@ -116,6 +117,25 @@ HINTS: dict[type[HelixError], str] = {
 PERMISSIONS = {"efs": "elasticfilesystem", "elbv2": "elasticloadbalancing"}
 """What permissions call a service, where boto3 calls it otherwise."""
 
+ACTIONS = {
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
+    "s3:PutBucketEncryption": "s3:PutEncryptionConfiguration",
+    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+    "s3:DeleteObjects": "s3:DeleteObjectVersion",
+}
+"""What permissions call an operation, where that is not its name. Source: the service authorization
+reference's page on S3, «API operations and permissions»."""
+
+
+def permission(service: str, operation: str) -> str:
+    """The permission that a call needs: («efs», «CreateAccessPoint») wants
+    elasticfilesystem:CreateAccessPoint."""
+    name = f"{PERMISSIONS.get(service, service)}:{operation}"
+    return ACTIONS.get(name, name)
+
+
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}
 
 _BY_CODE = {code: cls for cls, codes in CODES.items() for code in codes}
@@ -152,8 +172,7 @@ def translate(error: Exception, service: str, operation: str = "") -> HelixError
         service: as boto3 calls it: `ecs`.
         operation: as in a permission: `UpdateService`; empty if it did not come so far.
     """
-    service = PERMISSIONS.get(service, service)
-    doing = f"{service}:{operation}" if operation else service
+    doing = permission(service, operation) if operation else service
     answer = getattr(error, "response", None)
     if isinstance(answer, Mapping) and "Error" in answer:
         return _of_answer(answer, doing)

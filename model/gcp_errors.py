@@ -70,6 +70,13 @@ MESSAGES: tuple[tuple[str, str, type[HelixError]], ...] = (
 """Code, pattern and meaning, where an older API gives no reason; case is ignored."""
 
 EXCEPTIONS: dict[str, type[HelixError]] = {
+    # google-api-core's, of an API that is asked by HTTP.
+    "BadRequest": ConfigurationError,
+    "Conflict": Conflict,
+    "Forbidden": PermissionDenied,
+    "PreconditionFailed": Conflict,
+    "TooManyRequests": Throttled,
+    "Unauthorized": AuthExpired,
     "DefaultCredentialsError": PermissionDenied,
     "MalformedError": ConfigurationError,
     "MutualTLSChannelError": ConfigurationError,
@@ -78,8 +85,8 @@ EXCEPTIONS: dict[str, type[HelixError]] = {
     "TransportError": Transient,
     "RetryError": Transient,
 }
-"""google-auth's own exceptions, by name -> what they mean. One that says it is retryable is
-transient."""
+"""Exceptions that carry no gRPC code, google-auth's above all, by name -> what they mean. One that
+says it is retryable is transient."""
 
 LOGIN = (
     "log in: gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS; "
@@ -154,6 +161,8 @@ def _of_exception(error: Exception, doing: str) -> HelixError:
     # The arguments of google-auth's errors may hold a whole answer: only its sentence goes on.
     said = str(error.args[0]) if error.args else type(error).__name__
     hint = LOGIN if cls in (PermissionDenied, AuthExpired) else ""
+    if "Forbidden" in names:
+        hint = f"grant {doing} to these credentials: see docs/providers/gcp.md"
     return cls(f"{doing}: {said}", hint=hint)
 
 

@@ -98,6 +98,21 @@ class Volume(Record):
     """0: the platform's default."""
 
 
+class ObjectStorage(Record):
+    """A bucket in which a HelixDB v3 keeps its data, instead of a volume."""
+
+    bucket: str
+    prefix: str = "db/"
+    """Where in the bucket."""
+    region: str = "us-east-1"
+    endpoint_url: str = ""
+    """An S3-compatible storage elsewhere, the person's own; empty: that of the kind's own cloud."""
+    create: bool = True
+    """The provider makes the bucket if it is not there."""
+    grant: bool = False
+    """The provider gives the release's role what it needs on the bucket."""
+
+
 class Target(Record):
     """What kind of platform an instance runs on, and that kind's own settings."""
 
@@ -141,9 +156,11 @@ class Instance(Record):
     command: tuple[str, ...] = ()
     """Replaces the image's own command if not empty."""
     volumes: tuple[Volume, ...] = ()
+    object_storage: ObjectStorage | None = None
+    """Where HelixDB keeps its data; what the container is told of it is in `env` and `secrets`."""
     health_check: HealthCheck = HealthCheck()
     strategy: Literal["auto", "start-first", "stop-first"] = "auto"
-    """`auto`: stop-first with a volume, else start-first."""
+    """`auto`: stop-first with a volume or object storage, else start-first."""
     stop_grace: float = Field(10, ge=0)
     """Seconds between SIGTERM and SIGKILL."""
     keep_releases: int = Field(5, ge=1)
@@ -172,7 +189,7 @@ class Instance(Record):
     def stop_first(self) -> bool:
         """Whether the previous release must be gone before the new one may start."""
         if self.strategy == "auto":
-            return bool(self.volumes)
+            return bool(self.volumes or self.object_storage)
         return self.strategy == "stop-first"
 
     @property

@@ -415,7 +415,7 @@ def _helix_data(subject: Subject) -> Iterator[Problem]:
         f"this HelixDB keeps its data in {folder} inside the container, which no volume covers"
         if folder
         else "this HelixDB keeps its data in memory: a new release, or a restart, loses it",
-        f"set S3_BUCKET and S3_REGION, or HELIX_DATA_DIR with a volume, in {settings}; {allow}",
+        f'add object_storage = "<bucket>", or HELIX_DATA_DIR with a volume, to {settings}; {allow}',
     )
 
 
@@ -435,6 +435,12 @@ def _secrets(subject: Subject) -> Iterator[Problem]:
     if settings.registry is not None and settings.registry.password:
         key = subject.deploy_key("registry", "password")
         references.append((key, settings.registry.password))
+    if settings.object_storage is not None:
+        references += [
+            (subject.deploy_key("object_storage", name), value)
+            for name in ("access_key", "secret_key")
+            if (value := getattr(settings.object_storage, name))
+        ]
     references += [
         ((*subject.entry.key, name), value)
         for name in ("password", "token")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from project.database import DbConfig
+from project.database import DbConfig, S3Storage
 from project.kinds import CloudTable
 from project.table import U16, U64, BuildMode, Name, Table
 
@@ -27,21 +27,6 @@ class ProjectTable(Table):
     """The folder of the .hx files, relative to this file. HelixDB v2: ./db/, v3: db."""
     container_runtime: Literal["docker", "podman"] = "docker"
     """The container engine for local instances."""
-
-
-class S3Storage(Table):
-    """The object storage of a local HelixDB v3 (`storage = "s3"`)."""
-
-    bucket: Name
-    """The bucket."""
-    prefix: str = "db/"
-    """Where in the bucket."""
-    region: str = "us-east-1"
-    """The bucket's region."""
-    endpoint_url: str | None = Field(None, pattern=r"^https?://")
-    """The address of a storage that is not AWS."""
-    allow_http: bool = False
-    """Allow an address without TLS."""
 
 
 class LocalTable(DbConfig):

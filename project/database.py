@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from project.table import U32, Table
+from project.table import U32, Name, Table
 
 
 class VectorConfig(Table):
@@ -44,3 +44,18 @@ class DbConfig(Table):
     """The model that makes embeddings; a prefix such as gemini: chooses the provider."""
     graphvis_node_label: str | None = None
     """The property that the dashboard labels nodes with."""
+
+
+class S3Storage(Table):
+    """The object storage of a HelixDB v3."""
+
+    bucket: Name
+    """The bucket."""
+    prefix: str = "db/"
+    """Where in the bucket."""
+    region: str = "us-east-1"
+    """The bucket's region."""
+    endpoint_url: str | None = Field(None, pattern=r"^https?://")
+    """The address of a storage that is not AWS."""
+    allow_http: bool = False
+    """Allow an address without TLS."""

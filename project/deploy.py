@@ -17,6 +17,7 @@ from model.cron import check as check_cron
 from model.errors import HelixError
 from model.freeze import zone_of
 from model.schedule import check_git, check_ref
+from project.database import S3Storage
 from project.table import Port, Table
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -178,6 +179,21 @@ class VolumeTable(Table):
     """The size of a new volume; the platform's default if it is absent."""
 
 
+class ObjectStorageTable(S3Storage):
+    """Where a HelixDB v3 keeps its data, instead of a volume. A string is the bucket."""
+
+    region: str | None = None  # type: ignore[assignment]
+    """The bucket's region; that of the kind's table, else us-east-1, if it is absent."""
+    access_key: str | None = None
+    """A secret reference to the key's id; the release's own role is used if it is absent."""
+    secret_key: str | None = None
+    """A secret reference to the key."""
+    create: bool = True
+    """Make the bucket if it is not there, where the kind's own cloud has it."""
+    grant: bool = False
+    """Give the release's role what it needs on the bucket, where the kind can."""
+
+
 class StepTable(Table):
     """How patient one step is."""
 
@@ -254,6 +270,10 @@ AnyApproval = Annotated[ApprovalTable, BeforeValidator(_approval, ApprovalTable 
 AnyOnFailure = Annotated[
     OnFailureTable,
     BeforeValidator(_on_failure, OnFailureTable | Literal["roll-back", "ask"]),
+]
+AnyObjectStorage = Annotated[
+    ObjectStorageTable,
+    BeforeValidator(_either(lambda bucket: {"bucket": bucket}), ObjectStorageTable | str),
 ]
 AnyVolume = Annotated[VolumeTable, BeforeValidator(_either(_volume), VolumeTable | str)]
 
@@ -379,7 +399,7 @@ class DeploySettings(Table):
     health_check: AnyHealthCheck | None = None
     """How to tell that a release works; a string is the path of an HTTP check."""
     strategy: Literal["auto", "start-first", "stop-first"] | None = None
-    """`auto`: stop-first if there is a volume, else start-first."""
+    """`auto`: stop-first if there is a volume or object storage, else start-first."""
     env: dict[str, str] = {}
     """Environment variables of the container. Not for secrets."""
     secrets: dict[str, str] = {}
@@ -395,6 +415,8 @@ class DeploySettings(Table):
     """The port on the engine's machine."""
     volumes: list[AnyVolume] | None = None
     """Where data outlives the release; a string is <name or folder>:<mount>."""
+    object_storage: AnyObjectStorage | None = None
+    """Where a HelixDB v3 keeps its data, instead of a volume; a string is the bucket."""
     command: Words | None = None
     """Replaces the image's own command."""
     stop_grace: Seconds | None = None

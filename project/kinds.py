@@ -16,6 +16,8 @@ class Kind(DbConfig):
     KIND: ClassVar[str]
     RUNTIME: ClassVar[bool] = True
     """False: the kind only stores images."""
+    STORAGE: ClassVar[dict[str, str]] = {}
+    """What object storage in the kind's own cloud is reached by, where that is not AWS."""
     KEEPS: ClassVar[frozenset[str]] = frozenset()
     """Keys that its provider wants in its settings, though they are a part of `Instance` too."""
 
@@ -198,6 +200,7 @@ class Gcp(Runtime):
     """Google Cloud Run."""
 
     KIND = "gcp"
+    STORAGE = {"endpoint_url": "https://storage.googleapis.com", "region": "auto"}
 
     project_id: str
     """The Google Cloud project."""

@@ -25,6 +25,7 @@ from model.instance import (
     Guidance,
     HealthCheck,
     Instance,
+    ObjectStorage,
     RegistryTarget,
     Step,
     StepPolicy,
@@ -34,14 +35,15 @@ from model.instance import (
 from model.names import base_name, docker_name
 from model.schedule import ScheduleSettings
 from project import policy
-from project.config import LocalTable, S3Storage
-from project.database import DbConfig
+from project.config import LocalTable
+from project.database import DbConfig, S3Storage
 from project.deploy import (
     ApprovalTable,
     BuildTable,
     DeploySettings,
     FreezeTable,
     HealthCheckTable,
+    ObjectStorageTable,
     OnFailureTable,
     RegistryTable,
     StepTable,
@@ -148,9 +150,16 @@ def assemble(project: Project, entry: Entry, what: Nature) -> Instance:
         "registry": _registry(project, entry, settings),
         **make(project, entry, settings),
     }
+    if settings.object_storage is not None:
+        values |= _object_storage(entry, what, settings.object_storage, values)
     if entry.is_local:
         values |= {"host": socket.gethostname(), "project_dir": str(project.folder)}
     _overlay(values, settings, project.folder if entry.is_local else None)
+    if settings.object_storage is not None and "HELIX_DATA_DIR" in values["env"]:
+        raise ConfigurationError(
+            f"«{entry.name}» has both object storage and HELIX_DATA_DIR: HelixDB refuses to start",
+            hint="remove one of them",
+        )
     values["policy"] = policy.resolved(settings.policy, project.folder)
     return Instance.model_validate(values)
 
@@ -275,21 +284,70 @@ def _helix_v3(project: Project, entry: Entry, settings: DeploySettings) -> dict[
     }
 
 
+def _object_storage(
+    entry: Entry, what: Nature, table: ObjectStorageTable, values: dict[str, Any]
+) -> dict[str, Any]:
+    """What a HelixDB v3 is told that keeps its data in a bucket; it then has no folder for it.
+
+    Raises:
+        ConfigurationError: it is no HelixDB v3, or lacks half of the key.
+    """
+    where = dotted(("deploy", entry.name, "object_storage"))
+    if what in ("v2", "bundle"):
+        raise ConfigurationError(
+            f"only a HelixDB v3 keeps its data in object storage, and «{entry.name}» is none",
+            hint=f"remove [{where}], or name the image of a HelixDB v3",
+        )
+    if bool(table.access_key) != bool(table.secret_key):
+        lacks = "secret_key" if table.access_key else "access_key"
+        raise ConfigurationError(
+            f"[{where}] has half of a key", hint=f'add {lacks} = "env:…", a secret reference'
+        )
+    own = getattr(entry.table, "STORAGE", {})
+    region = table.region or own.get("region") or getattr(entry.table, "region", None)
+    storage = ObjectStorage(
+        bucket=table.bucket,
+        prefix=_prefix(table),
+        region=region or "us-east-1",
+        endpoint_url=table.endpoint_url or "",
+        create=table.create,
+        grant=table.grant,
+    )
+    told = S3Storage(
+        bucket=storage.bucket,
+        prefix=storage.prefix,
+        region=storage.region,
+        endpoint_url=table.endpoint_url or own.get("endpoint_url"),
+        allow_http=table.allow_http,
+    )
+    keys = zip(_AWS_CREDENTIALS, (table.access_key, table.secret_key), strict=False)
+    return {
+        "object_storage": storage,
+        "env": {**values.get("env", {}), **_s3_env(told)},
+        "secrets": {name: reference for name, reference in keys if reference},
+        "health_check": HealthCheck(path="/readyz"),
+    }
+
+
 _AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def _s3_env(storage: S3Storage) -> dict[str, str]:
-    prefix = storage.prefix.lstrip("/") or "db/"
     env = {
         "S3_BUCKET": storage.bucket,
         "S3_REGION": storage.region,
-        "DB_PATH": prefix if prefix.endswith("/") else f"{prefix}/",
+        "DB_PATH": _prefix(storage),
     }
     if storage.endpoint_url:
         env["AWS_ENDPOINT"] = storage.endpoint_url
     if storage.allow_http:
         env["AWS_ALLOW_HTTP"] = "true"
     return env
+
+
+def _prefix(storage: S3Storage) -> str:
+    """Where in the bucket, with a slash at the end and none before it."""
+    return f"{storage.prefix.strip('/') or 'db'}/"
 
 
 def _bundle(project: Project, entry: Entry, settings: DeploySettings) -> dict[str, Any]:

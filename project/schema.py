@@ -12,14 +12,15 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
-from project.config import EnterpriseTable, HelixToml, LocalTable, ProjectTable, S3Storage
-from project.database import DbConfig, GraphConfig, VectorConfig
+from project.config import EnterpriseTable, HelixToml, LocalTable, ProjectTable
+from project.database import DbConfig, GraphConfig, S3Storage, VectorConfig
 from project.deploy import (
     ApprovalTable,
     BuildTable,
     DeploySettings,
     FreezeTable,
     HealthCheckTable,
+    ObjectStorageTable,
     OnFailureTable,
     RegistryTable,
     ScheduleTable,
@@ -127,6 +128,7 @@ _DEPLOY_TABLES: dict[str, type[Table]] = {
     "build": BuildTable,
     "registry": RegistryTable,
     "volumes": VolumeTable,
+    "object_storage": ObjectStorageTable,
     "approval": ApprovalTable,
     "on_failure": OnFailureTable,
     "steps": StepsTable,

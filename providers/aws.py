@@ -36,6 +36,7 @@ from model.instance import Instance
 from model.names import LABEL_INSTANCE
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers.aws_api import AwsApi, tag_value
+from providers.aws_bucket import S3Bucket
 from providers.aws_logs import LogGroup
 from providers.aws_network import load_balancer_url, task_address
 from providers.aws_preflight import Preflight
@@ -54,6 +55,7 @@ from providers.aws_task import (
 )
 from providers.aws_volumes import AccessPoints
 from providers.base import CloudProvider, Context
+from providers.bucket import Bucket
 
 TAG_CURRENT = "helix.current"
 """The service's tag that names the task definition which was promoted last."""
@@ -101,6 +103,14 @@ class AwsProvider(CloudProvider):
         """See `providers.aws_preflight`."""
         is_new = self._service() is None
         Preflight(self._api, self.instance, self._settings, self.context.notes, is_new).run()
+
+    def bucket(self) -> Bucket | None:
+        """The bucket in S3, unless another endpoint is named."""
+        storage = self.instance.object_storage
+        if storage is None or storage.endpoint_url:
+            return None
+        role = self._settings.task_role or ""
+        return S3Bucket(self._api, self.instance, storage, self.context, role)
 
     # What runs ------------------------------------------------------------------------------------
 

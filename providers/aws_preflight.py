@@ -11,8 +11,8 @@ from providers.aws_network import target_groups
 from providers.aws_task import FARGATE, AwsSettings, architecture
 
 INSTEAD = (
-    "or keep the data in object storage: remove the volume and set S3_BUCKET, S3_REGION and "
-    "DB_PATH in env; see docs/providers/aws.md"
+    'or keep the data in object storage: remove the volume and add object_storage = "<bucket>"; '
+    "see docs/providers/aws.md"
 )
 
 
@@ -83,6 +83,11 @@ class Preflight:
 
     def _check_volumes(self) -> None:
         own, volumes = self._settings, self.instance.volumes
+        if own.replicas > 1 and (volumes or self.instance.object_storage):
+            raise ConfigurationError(
+                f"{own.replicas} tasks would have the same data open at once",
+                hint="set replicas = 1: HelixDB has a single writer",
+            )
         if not volumes:
             return
         if not own.file_system:
@@ -94,11 +99,6 @@ class Preflight:
             raise ConfigurationError(
                 "Fargate has no machine whose folder a volume could be",
                 hint=f"give the volume a name instead of a path, {INSTEAD}",
-            )
-        if own.replicas > 1:
-            raise ConfigurationError(
-                f"{own.replicas} tasks would have the same volume open at once",
-                hint="set replicas = 1: HelixDB has a single writer",
             )
         targets = self._look("efs", "describe_mount_targets", FileSystemId=own.file_system)
         reached = {one["SubnetId"] for one in targets.get("MountTargets", ())}

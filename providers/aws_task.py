@@ -162,7 +162,7 @@ def service_shape(instance: Instance, settings: AwsSettings) -> dict[str, Any]:
             "maximumPercent": most,
         }
     }
-    if "replicas" in settings.model_fields_set or instance.volumes:
+    if "replicas" in settings.model_fields_set or instance.stop_first:
         shape["desiredCount"] = settings.replicas
     if instance.stop_first:
         # Rebalancing starts the new task before it stops the old one.

@@ -15,13 +15,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import BaseModel, SecretStr
 
 from model.errors import ConfigurationError
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Release, Revision, Rollout
+
+if TYPE_CHECKING:
+    from providers.bucket import Bucket
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,12 @@ class CloudProvider(ABC):
     def preflight(self) -> None:
         """Everything that can be known to fail before anything is changed: region, quota,
         permissions, disk, ports, names. Reads only. Warnings go to `context.notes`."""
+
+    def bucket(self) -> Bucket | None:
+        """The bucket of `instance.object_storage`, where the kind's own cloud has it: it is made
+        before a release starts, and removed by `destroy --data`. None if there is none, or if it
+        is somewhere else and the person's own."""
+        return None
 
     @abstractmethod
     def current(self) -> Revision | None:

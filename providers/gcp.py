@@ -45,6 +45,7 @@ from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers import gcp_service as run
 from providers.base import CloudProvider, Context
+from providers.bucket import Bucket
 from providers.gcp_api import Api
 from providers.gcp_logs import Logs
 from providers.gcp_secrets import Secrets, Version
@@ -109,6 +110,17 @@ class GcpProvider(CloudProvider):
         self._refuse_stranger(service)
         self._check_permissions()
 
+    def bucket(self) -> Bucket | None:
+        """The bucket in Cloud Storage, unless another endpoint is named."""
+        storage, own = self.instance.object_storage, self._settings
+        if storage is None or storage.endpoint_url:
+            return None
+        from providers.gcp_bucket import GcsBucket
+
+        return GcsBucket(
+            self._api, self.instance, storage, self.context, own.project_id, own.region
+        )
+
     def _refuse_volumes(self) -> None:
         where = f"[deploy.{self.instance.name}]"
         if self.instance.volumes:
@@ -116,7 +128,17 @@ class GcpProvider(CloudProvider):
                 "Cloud Run has no volume that a database can trust: its network disks have no "
                 "locks",
                 hint=f"remove volumes from {where}, and keep HelixDB's data in object storage: "
-                "set S3_BUCKET and S3_REGION in env; see docs/providers/gcp.md",
+                'add object_storage = "<bucket>"; see docs/providers/gcp.md',
+            )
+        if self.instance.object_storage and self._settings.max_instances > 1:
+            raise ConfigurationError(
+                f"{self._settings.max_instances} containers would have the same data open at once",
+                hint="set max_instances = 1: HelixDB has a single writer",
+            )
+        if self.instance.object_storage:
+            self.context.notes.append(
+                "Cloud Run starts the new container before the old one ends: the old one's last "
+                "writes may be refused, see docs/concepts/data.md"
             )
         if self.instance.strategy == "stop-first":
             raise ConfigurationError(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import google.auth
@@ -24,6 +24,9 @@ from google.oauth2 import id_token
 
 from model.errors import ConfigurationError, HelixError
 from model.gcp_errors import translate
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Client
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TIMEOUT = 9.0
@@ -72,6 +75,20 @@ class Api:
         """Cloud Logging."""
         client: LoggingServiceV2Client = self._client(LoggingServiceV2Client)
         return client
+
+    @cached_property
+    def storage(self) -> Callable[[str], Client]:
+        """Cloud Storage's client for a project; `STORAGE_EMULATOR_HOST`, which the SDK knows,
+        sends it elsewhere."""
+
+        @cache
+        def open_client(project: str) -> Client:
+            from google.cloud.storage import Client
+
+            own: Any = _anonymous() if self.plain else self._credentials
+            return Client(project=project, credentials=own)
+
+        return open_client
 
     def call(
         self, method: Callable[..., Any], request: Any, doing: str, *, reads: bool = False
@@ -162,3 +179,9 @@ class Api:
             raise
         except (GoogleAPIError, GoogleAuthError) as error:
             raise translate(error, "connect to Google Cloud") from None
+
+
+def _anonymous() -> Any:
+    from google.auth.credentials import AnonymousCredentials
+
+    return AnonymousCredentials()  # type: ignore[no-untyped-call]

@@ -601,7 +601,7 @@ def test_rollback_brings_the_secret_values_of_its_release_back(cloud: Cloud) -> 
         ({"settings": {"execution_role": None}}, "execution_role"),
         ({"settings": {"subnets": []}}, "subnets"),
         ({"settings": {"cluster": "nowhere"}}, "aws ecs create-cluster --cluster-name nowhere"),
-        ({"volume": True, "settings": {"file_system": None}}, "S3_BUCKET"),
+        ({"volume": True, "settings": {"file_system": None}}, "object_storage"),
         ({"volume": True, "settings": {"replicas": 2}}, "single writer"),
         ({"build": BuildSettings(platform="linux/riscv64")}, "linux/amd64 or linux/arm64"),
     ],

@@ -604,7 +604,7 @@ def test_a_numbered_secret_of_google_is_referred_to_and_not_copied(cloud: FakeGc
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"volumes": (Volume(mount="/data", name="data"),)}, "S3_BUCKET"),
+        ({"volumes": (Volume(mount="/data", name="data"),)}, "object_storage"),
         ({"strategy": "stop-first"}, "strategy"),
         ({"settings": {"service": "Shop_1"}}, "49 lower-case"),
         ({"env": {"PORT": "80"}}, "PORT"),

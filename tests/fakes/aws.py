@@ -46,6 +46,7 @@ from moto.ecs.models import EC2ContainerServiceBackend
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.efs.exceptions import EFSError
 from moto.efs.responses import EFSResponse
+from moto.iam.responses import IamResponse
 from moto.logs.responses import LogsResponse
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
@@ -55,6 +56,7 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from tests.fakes.aws_container import Container
+from tests.fakes.aws_iam import simulate_principal_policy
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
@@ -571,7 +573,17 @@ def aws_server(images: Path | None = None) -> Iterator[AwsServer]:
             thread.join()
             server.server_close()
             world.close()
-            for backend in ("ecs", "ecr", "efs", "ec2", "elbv2", "logs", "secretsmanager", "iam"):
+            for backend in (
+                "ecs",
+                "ecr",
+                "efs",
+                "ec2",
+                "elbv2",
+                "logs",
+                "secretsmanager",
+                "iam",
+                "s3",
+            ):
                 _backends(backend).reset()
 
 
@@ -689,6 +701,7 @@ def _extended(world: EcsWorld, images: Path | None) -> Iterator[None]:
         (ECRResponse, "batch_delete_image"): batch_delete_image,
         (LogsResponse, "filter_log_events"): filter_log_events,
         (EFSResponse, "create_access_point"): create_access_point,
+        (IamResponse, "simulate_principal_policy"): simulate_principal_policy,
     }
     before = {(cls, name): cls.__dict__.get(name) for cls, name in changes}
     for (cls, name), change in changes.items():

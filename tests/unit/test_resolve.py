@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import ConfigurationError, NotFound
-from model.instance import Approval, Guidance, Instance, Step
+from model.instance import Approval, Guidance, Instance, ObjectStorage, Step
 from project.load import load_project
 from project.problems import ConfigErrors
 from project.resolve import resolve
@@ -327,3 +327,63 @@ def test_a_wrong_word_about_people_is_named(tmp_path: Path, wrong: str, key: str
     with pytest.raises(ConfigErrors) as refused:
         instance(tmp_path, text)
     assert refused.value.problems[0].key.startswith(key)
+
+
+V3 = 'image = "ghcr.io/helixdb/helixdb:v0.0.4"\n'
+
+
+def test_object_storage_is_told_to_a_helixdb_of_any_kind(tmp_path: Path) -> None:
+    found = instance(
+        tmp_path,
+        HEAD + f'[cloud.dev.aws]\nregion = "eu-west-1"\n{V3}'
+        '[deploy.dev]\nobject_storage = "acme-data"\n',
+    )
+    assert found.object_storage == ObjectStorage(bucket="acme-data", region="eu-west-1")
+    told = {"S3_BUCKET": "acme-data", "S3_REGION": "eu-west-1", "DB_PATH": "db/"}
+    assert (found.env, found.secrets, found.volumes) == (told, {}, ())
+    assert found.stop_first and found.health_check.path == "/readyz"
+
+
+def test_object_storage_of_google_cloud_is_reached_by_its_own_address(tmp_path: Path) -> None:
+    found = instance(
+        tmp_path,
+        HEAD + f'[cloud.dev.gcp]\nproject_id = "p"\nregion = "europe-west1"\n{V3}'
+        '[deploy.dev.object_storage]\nbucket = "acme-data"\nprefix = "/live"\n'
+        'access_key = "env:HMAC_ID"\nsecret_key = "env:HMAC_SECRET"\n',
+    )
+    assert found.env == {
+        "S3_BUCKET": "acme-data",
+        "S3_REGION": "auto",
+        "DB_PATH": "live/",
+        "AWS_ENDPOINT": "https://storage.googleapis.com",
+    }
+    assert found.secrets == {
+        "AWS_ACCESS_KEY_ID": "env:HMAC_ID",
+        "AWS_SECRET_ACCESS_KEY": "env:HMAC_SECRET",
+    }
+    assert found.object_storage is not None and found.object_storage.endpoint_url == ""
+
+
+def test_object_storage_elsewhere_is_the_persons_own(tmp_path: Path) -> None:
+    found = instance(
+        tmp_path,
+        HEAD + f"[cloud.dev.docker]\n{V3}"
+        '[deploy.dev.object_storage]\nbucket = "b"\nendpoint_url = "http://minio:9000"\n'
+        "allow_http = true\n",
+    )
+    assert (found.env["AWS_ENDPOINT"], found.env["AWS_ALLOW_HTTP"]) == ("http://minio:9000", "true")
+    assert found.object_storage is not None
+    assert found.object_storage.endpoint_url == "http://minio:9000"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('object_storage = { bucket = "b", access_key = "env:A" }\n', "half of a key"),
+        ('object_storage = "b"\nenv = { HELIX_DATA_DIR = "/d" }\n', "HELIX_DATA_DIR"),
+        ('object_storage = "b"\nbuild = { kind = "helix" }\n', "only a HelixDB v3"),
+    ],
+)
+def test_object_storage_that_cannot_work_is_refused(tmp_path: Path, more: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        instance(tmp_path, HEAD + f"[cloud.dev.docker]\n{V3}[deploy.dev]\n{more}")
