@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
 from botocore.exceptions import WaiterError
 from pydantic import JsonValue, SecretStr
+from temporalio.testing import ActivityEnvironment
 
+from activities.deploy import DeployActivities
+from activities.services import Services
 from model.artifact import Artifact, BuildSettings, Image
 from model.errors import (
     AuthExpired,
@@ -30,9 +34,11 @@ from model.errors import (
     Throttled,
     Transient,
 )
-from model.instance import HealthCheck, Instance, RegistryTarget, Target, Volume
+from model.instance import HealthCheck, Instance, ObjectStorage, RegistryTarget, Target, Volume
 from model.names import LABEL_DEPLOYMENT
 from model.platform import Phase, Release, Revision
+from model.steps import DestroyInput, ReleaseInput, RestoreInput
+from project.store import Store
 from providers import aws as aws_module
 from providers import aws_logs
 from providers.aws import AwsProvider
@@ -802,3 +808,60 @@ def test_command_is_run_by_ecs_itself(cloud: Cloud) -> None:
     container = cloud.definition(result.revision.id)
     assert container["healthCheck"]["command"] == ["CMD", "helix", "ping"]
     assert container["healthCheck"]["interval"] == 5
+
+
+# --- object storage -------------------------------------------------------------------------------
+
+
+def in_a_bucket(cloud: Cloud, **settings: Any) -> Instance:
+    """An instance that keeps its data in a bucket."""
+    secrets = {"AWS_ACCESS_KEY_ID": "env:KEY", "AWS_SECRET_ACCESS_KEY": "env:SECRET"}
+    return cloud.instance(
+        object_storage=ObjectStorage(bucket="acme-data", region=REGION),
+        secrets=secrets,
+        settings=settings,
+    )
+
+
+def test_a_database_in_a_bucket_has_one_writer(cloud: Cloud) -> None:
+    driver = cloud.driver()
+    for number, digest in enumerate((GOOD, NEXT), 1):
+        assert driver.deploy(cloud.release(number, digest, in_a_bucket(cloud))).error is None
+    assert cloud.aws.ecs.overlaps == []
+    with pytest.raises(ConfigurationError, match="same data open"):
+        cloud.provider(in_a_bucket(cloud, replicas=2)).preflight()
+
+
+def test_the_steps_make_the_bucket_and_only_destroy_with_data_removes_it(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    services = Services(
+        store=Store(f"file://{tmp_path}"),
+        ledger=cast(Any, None),
+        queue="test",
+        logs_dir=tmp_path,
+        scratch_dir=tmp_path,
+        secret=lambda instance, reference: SecretStr(CANARY),
+    )
+    steps, runs = DeployActivities(services), ActivityEnvironment()
+    prebuilt = {"registry": None, "build": BuildSettings(kind="image", image="registry.test/shop")}
+    instance = in_a_bucket(cloud).model_copy(update=prebuilt)
+    release = cloud.release(1, instance=instance)
+    s3 = cloud.aws.client("s3")
+
+    def buckets() -> list[str]:
+        return [one["Name"] for one in s3.list_buckets()["Buckets"]]
+
+    for _ in range(2):
+        runs.run(steps.start_release, ReleaseInput(release=release, previous=None))
+        assert buckets() == ["acme-data"]
+    s3.put_object(Bucket="acme-data", Key="db/manifest", Body=b"x")
+    runs.run(
+        steps.restore_release,
+        RestoreInput(instance=instance, deployment=release.deployment, previous=None),
+    )
+    runs.run(steps.destroy, DestroyInput(deployment="d", instance=instance, data=False))
+    assert buckets() == ["acme-data"]
+    for _ in range(2):
+        runs.run(steps.destroy, DestroyInput(deployment="d", instance=instance, data=True))
+        assert buckets() == []
