@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activities import beat
 from activities.boundary import step_activity
-from model.deployment import Trigger
+from model.deployment import DeployRequest, Trigger
 from model.errors import ConfigurationError, PermissionDenied, PolicyViolation
 from model.steps import Checked, PolicyInput
 
@@ -42,11 +42,10 @@ class PolicyActivities:
             ConfigurationError: a tool or a database is missing.
             PermissionDenied, Transient: the registry does not let us look.
         """
-        instance = given.request.instance
         image = given.artifact.image
         if image is None:
             raise ConfigurationError("the policy looks at images, and this is none")
-        return Checked(notes=tuple(check_image(instance, image, self._services)))
+        return Checked(notes=tuple(check_image(given.request, image, self._services)))
 
 
 def check_settings(instance: Instance, services: Services) -> None:
@@ -93,19 +92,20 @@ def asks_about_image(trigger: Trigger, policy: Policy) -> bool:
     return policy.of_artifacts and trigger is not Trigger.ROLLBACK
 
 
-def check_image(instance: Instance, image: Image, services: Services) -> Iterator[str]:
+def check_image(request: DeployRequest, image: Image, services: Services) -> Iterator[str]:
     """Hold an image to the policy. Yields what was found to be right.
 
     Raises:
         PolicyViolation, ConfigurationError, PermissionDenied, Transient: as `check_policy`.
     """
-    policy = instance.policy
+    instance, policy = request.instance, request.instance.policy
     if policy.needs_cosign:
         from registries.cosign import Cosign
 
-        with services.registry(instance) as registry:
+        with ExitStack() as opened:
             places = [
-                Cosign(one.reference, _access(one, registry)) for one in _homes(instance, image)
+                Cosign(one.reference, _access(one, opened.enter_context(services.registry(whose))))
+                for one, whose in _homes(request, image)
             ]
             if policy.signed_by:
                 beat.report("looking for a signature")
@@ -117,16 +117,18 @@ def check_image(instance: Instance, image: Image, services: Services) -> Iterato
         yield _scan(policy, image, instance, services)
 
 
-def _homes(instance: Instance, image: Image) -> list[Image]:
-    """Where the image's signatures may lie: in our registry; those of a prebuilt image rather where
-    it comes from, under the same digest, as they are not copied with it."""
+def _homes(request: DeployRequest, image: Image) -> list[tuple[Image, Instance]]:
+    """Where the image's signatures may lie, and whose registry may open it: in our registry; or,
+    under the same digest, where it comes from, as they are not copied with it."""
     from registries.reference import Reference
 
-    if instance.build.kind != "image":
-        return [image]
-    origin = Reference.parse(instance.build.image).repository
-    there = image.model_copy(update={"repository": origin})
-    return [image] if there == image else [image, there]
+    instance, given = request.instance, request.artifact
+    places = {image.repository: instance}
+    if request.origin is not None and given is not None and given.image is not None:
+        places.setdefault(given.image.repository, request.origin.instance)
+    if instance.build.kind == "image":
+        places.setdefault(Reference.parse(instance.build.image).repository, instance)
+    return [(image.model_copy(update={"repository": one}), places[one]) for one in places]
 
 
 def _first(attempts: Sequence[Callable[[], str]]) -> str:

@@ -6,14 +6,13 @@ import base64
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 import docker
 import pytest
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import DockerException
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
@@ -21,7 +20,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.policy import PolicyActivities, check_settings
 from activities.services import Services
 from model.artifact import Artifact, BuildSettings, Image
-from model.deployment import DeployRequest
+from model.deployment import DeployRequest, Origin
 from model.errors import ConfigurationError, PolicyViolation
 from model.instance import Instance, Target
 from model.policy import Policy, Severity
@@ -91,9 +90,17 @@ class World:
         )
         return found.model_copy(update=changes)
 
-    def check(self, image: Image, policy: Policy, **changes: Any) -> tuple[str, ...]:
+    def check(
+        self, image: Image, policy: Policy, promoted: Image | None = None, **changes: Any
+    ) -> tuple[str, ...]:
         """What the activity finds."""
         request = DeployRequest(instance=self.instance(policy, **changes))
+        if promoted is not None:
+            there = {
+                "artifact": Artifact(image=promoted),
+                "origin": Origin(instance=self.instance(Policy()), release=1),
+            }
+            request = request.model_copy(update=there)
         given = PolicyInput(deployment="d-1", request=request, artifact=Artifact(image=image))
         found = ActivityEnvironment().run(PolicyActivities(self.services).check_policy, given)
         assert isinstance(found, Checked)
@@ -143,6 +150,7 @@ def test_a_prebuilt_image_is_signed_where_it_comes_from(world: World, signer: Si
     copied = image.model_copy(update={"repository": f"{world.registry.host}/elsewhere"})
     build = BuildSettings(kind="image", image=f"{image.repository}:v1")
     assert world.check(copied, signed_by(signer), build=build)
+    assert world.check(copied, signed_by(signer), promoted=image), "so is one that was promoted"
     unsigned = world.push().model_copy(update={"repository": copied.repository})
     assert world.refusal(unsigned, signed_by(signer), build=build).type == "PolicyViolation"
 
@@ -249,14 +257,13 @@ def scanned(
         (context / "empty").touch()
         lines = install(context, packages)
         (context / "Dockerfile").write_text(f"FROM scratch\nCOPY empty /empty\n{lines}")
-        image, _ = engine.images.build(path=str(context), rm=True)
-        made.append(str(image.id))
+        made.append(f"policy-{context.name}")
+        image, _ = engine.images.build(path=str(context), rm=True, tag=made[-1])
         return Image(repository="shop", id=str(image.id))
 
     yield make
-    for one in reversed(made):
-        with suppress(ImageNotFound):  # a part of a later one
-            engine.images.remove(one, force=True)
+    for one in made:
+        engine.images.remove(one)
 
 
 def at_most(severity: Severity, *ignore: str) -> Policy:
