@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from activities.boundary import step_activity
 from activities.policy import check_settings
 from model.deployment import Trigger
-from model.errors import ConfigurationError
+from model.errors import ConfigurationError, HelixError
 from model.freeze import frozen
+from model.notice import is_url
 from model.steps import Validated, ValidateInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from activities.services import Services
     from model.instance import HealthCheck, Instance
     from model.platform import Capabilities, Revision
@@ -50,7 +53,7 @@ class ValidateActivities:
             if (bucket := provider.bucket()) is not None:
                 bucket.check()
             previous = provider.current()
-            notes = (*note, *provider.context.notes)
+            notes = (*note, *provider.context.notes, *self._untellable(instance))
         return Validated(
             queue=services.queue,
             builder=builder,
@@ -58,6 +61,17 @@ class ValidateActivities:
             previous_health=self._health_of(instance, previous),
             notes=notes,
         )
+
+    def _untellable(self, instance: Instance) -> Iterator[str]:
+        """Which notifications lack a secret. The deployment does not depend on them."""
+        for channel in instance.notifications:
+            for reference in (channel.url, channel.secret):
+                if not reference or is_url(reference):
+                    continue
+                try:
+                    self._services.secret(instance, reference)
+                except HelixError as error:
+                    yield f"nobody will be told by «{channel.name}»: {error.message}"
 
     def _health_of(self, instance: Instance, previous: Revision | None) -> HealthCheck | None:
         """How the previous release was found healthy: the new one may be checked otherwise."""

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from cli import code, daemon, forkserver, probe, temporal
 from cli.daemon import Daemon
@@ -432,7 +433,9 @@ def _healthy(state: Path, worker: Daemon) -> bool:
 
 def _deploying(server: Daemon) -> bool:
     """Whether any deployment is running. If the server does not tell, none is."""
-    query = "/workflows?query=ExecutionStatus%3D%22Running%22"
+    query = "/workflows?query=" + quote(
+        'ExecutionStatus="Running" AND WorkflowType!="NotifyWorkflow"', safe=""
+    )
     status, body = probe.get(
         server.detail["ui_port"], f"/api/v1/namespaces/{temporal.NAMESPACE}{query}"
     )

@@ -17,6 +17,9 @@ from model.base import Record, digest_of
 from model.freeze import Window
 from model.policy import Policy
 
+End = Literal["succeeded", "rolled-back", "cancelled", "needs-attention"]
+"""How a deployment can end: the values of `model.deployment.Outcome`."""
+
 
 class Step(StrEnum):
     """The six steps of a deployment, in their order."""
@@ -83,6 +86,22 @@ class Guidance(Record):
 
     window: float = Field(1800, gt=0)
     """Seconds to wait for an answer; then it is rolled back."""
+
+
+class Channel(Record):
+    """Where people, or their programs, are told how a deployment of the instance ended."""
+
+    name: str
+    """What helix.toml calls it."""
+    kind: Literal["slack", "discord", "webhook"]
+    url: str
+    """A secret reference, or the URL itself."""
+    secret: str = ""
+    """A secret reference: what messages are signed with (`webhook` only); unsigned if empty."""
+    on: tuple[End, ...] = ()
+    """The ends that are told; all of them if empty."""
+    template: str = ""
+    """The text, with names such as $instance in it; our own if empty."""
 
 
 class Volume(Record):
@@ -178,6 +197,7 @@ class Instance(Record):
     policy: Policy = Policy()
     """What a release must fulfil."""
     steps: dict[Step, StepPolicy] = Field(default_factory=dict)
+    notifications: tuple[Channel, ...] = ()
 
     @property
     def key(self) -> str:

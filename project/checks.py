@@ -16,8 +16,10 @@ from typing import Any, Literal
 from model.errors import ConfigurationError, HelixError
 from model.instance import Instance
 from model.names import base_name, docker_name
+from model.notice import is_url
 from project import policy, secrets
 from project.config import EnterpriseTable, LocalTable
+from project.deploy import DeploySettings
 from project.eras import ERAS
 from project.kinds import Docker, Ecr, Fly, HelixCloud
 from project.load import Entry, Project
@@ -446,6 +448,7 @@ def _secrets(subject: Subject) -> Iterator[Problem]:
         for name in ("password", "token")
         if isinstance(value := getattr(table, name, None), str)
     ]
+    references += _notification_secrets(subject, settings)
     elsewhere = bool(os.environ.get("TEMPORAL_ADDRESS") or os.environ.get("TEMPORAL_PROFILE"))
     for key, reference in references:
         try:
@@ -465,6 +468,27 @@ def _secrets(subject: Subject) -> Iterator[Problem]:
                 error.message + (" here; the worker may have it" if elsewhere else ""),
                 error.hint,
             )
+
+
+def _notification_secrets(subject: Subject, settings: DeploySettings) -> Iterator[tuple[Key, str]]:
+    """What must be a secret reference in the notifications: the URLs of Slack and Discord let
+    anybody post there."""
+    for name, table in settings.notifications.items():
+        key = subject.deploy_key("notifications", name)
+        if table.kind != "webhook" or not is_url(table.url):
+            yield (*key, "url"), table.url
+        if table.secret is not None:
+            yield (*key, "secret"), table.secret
+
+
+def _signatures(subject: Subject) -> Iterator[Problem]:
+    """Only webhooks are signed: Slack and Discord look at no signature."""
+    settings = merged(subject.project.deploy, subject.entry.deploy)
+    for name, table in settings.notifications.items():
+        if table.secret is not None and table.kind != "webhook":
+            key = subject.deploy_key("notifications", name)
+            message = f"messages to {table.kind} are not signed: nobody there would check it"
+            yield subject.at((*key, "secret"), "warning", "no-effect", message, "remove secret")
 
 
 def _contents(subject: Subject) -> Iterator[Problem]:
@@ -510,4 +534,4 @@ def _policy(subject: Subject) -> Iterator[Problem]:
         yield subject.at(key, "error", "policy", found.message, found.hint)
 
 
-_EACH = (_names, _old_settings, _unfilled, _helix_data, _secrets, _policy, _contents)
+_EACH = (_names, _old_settings, _unfilled, _helix_data, _secrets, _signatures, _policy, _contents)

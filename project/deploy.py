@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Callable
 from datetime import date, time
+from string import Template
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
@@ -16,6 +17,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from model.cron import check as check_cron
 from model.errors import HelixError
 from model.freeze import zone_of
+from model.instance import End
+from model.notice import NAMES
 from model.schedule import check_git, check_ref
 from project.database import S3Storage
 from project.table import Port, Table
@@ -50,6 +53,15 @@ def _day(value: str) -> str:
 
 def _words(value: Any) -> Any:
     return shlex.split(value) if isinstance(value, str) else value
+
+
+def _template(text: str) -> str:
+    """A template all of whose names are known."""
+    template = Template(text)
+    names = template.get_identifiers() if template.is_valid() else ["$"]
+    if unknown := [name for name in names if name not in NAMES]:
+        raise ValueError(f"text with no names but ${', $'.join(NAMES)}; «{unknown[0]}» is none")
+    return text
 
 
 def _list(value: Any) -> Any:
@@ -93,6 +105,7 @@ PublicKeys = Annotated[
     Field(min_length=1),
 ]
 """One public key, or several."""
+Ends = Annotated[list[End], BeforeValidator(_list, json_schema_input_type=list[End] | End)]
 Statuses = Annotated[
     list[Annotated[int, Field(ge=100, le=599)]],
     BeforeValidator(_list, json_schema_input_type=list[int] | int),
@@ -248,6 +261,23 @@ class OnFailureTable(Table):
     """Roll back at once, or ask a person first."""
     window: Seconds | None = Field(None, gt=0)
     """How long to wait for an answer, before rolling back; half an hour if it is absent."""
+
+
+class NotificationTable(Table):
+    """Where it is told how a deployment ended: `[deploy.notifications.<name>]` for all instances,
+    `[deploy.<instance>.notifications.<name>]` for one, whose table replaces that of the same name.
+    """
+
+    kind: Literal["slack", "discord", "webhook"]
+    """The form of the message: Slack's or Discord's incoming webhooks, or JSON for any program."""
+    url: Annotated[str, Field(min_length=1)]
+    """A secret reference to the URL. A `webhook` without a secret in its URL may have it here."""
+    secret: Annotated[str, Field(min_length=1)] | None = None
+    """A secret reference to `whsec_` and a key in base64: a `webhook` is signed with it."""
+    on: Ends | None = None
+    """Which ends are told: all if it is absent, none if it is an empty list."""
+    template: Annotated[str, AfterValidator(_template)] | None = None
+    """The text, with $instance, $outcome, $release, $url, $failure and others in it."""
 
 
 def _volume(text: str) -> dict[str, Any]:
@@ -435,8 +465,8 @@ class DeploySettings(Table):
     """When a step fails for good: `roll-back` (what happens if it is absent), `ask`, or a table."""
     bake: Seconds | None = None
     """How long a release is watched after it got the traffic; it is rolled back if it goes bad."""
-    notifications: JsonValue = None
-    """Who is told how a deployment ended."""
+    notifications: dict[str, NotificationTable] = {}
+    """Where it is told how a deployment ended."""
     schedule: ScheduleTable | None = None
     """When to deploy by itself."""
     freeze: FreezeTable | None = None

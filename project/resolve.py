@@ -22,6 +22,7 @@ from model.fly import REGISTRY_HOST, fly_app
 from model.freeze import Window
 from model.instance import (
     Approval,
+    Channel,
     Guidance,
     HealthCheck,
     Instance,
@@ -517,6 +518,7 @@ def _overlay(values: dict[str, Any], settings: DeploySettings, folder: Path | No
         values["freeze"] = tuple(_windows(settings.freeze))
     values["approval"] = _approval(settings.approval)
     values["guidance"] = _guidance(settings.on_failure)
+    values["notifications"] = tuple(_channels(settings))
     values["steps"] = {
         Step(name): StepPolicy.model_validate(table.model_dump(exclude_none=True))
         for name, table in _steps(settings)
@@ -575,6 +577,14 @@ def _guidance(table: OnFailureTable | None) -> Guidance | None:
     if table is None or table.then == "roll-back":
         return None
     return Guidance.model_validate(table.model_dump(exclude_none=True, include={"window"}))
+
+
+def _channels(settings: DeploySettings) -> Iterator[Channel]:
+    """Those that are told of any end at all."""
+    for name, table in settings.notifications.items():
+        if table.on != []:
+            said = table.model_dump(exclude_none=True, include=set(Channel.model_fields))
+            yield Channel.model_validate({**said, "name": name})
 
 
 def _steps(settings: DeploySettings) -> Iterator[tuple[str, StepTable]]:

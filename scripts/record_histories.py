@@ -32,12 +32,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import contextlib
 
 from model.deployment import Choice, Decision, DeployRequest
-from model.instance import Approval, Guidance
+from model.instance import Approval, Channel, Guidance
 from model.policy import Policy
 from model.schedule import Overlap, Prepared, RedeployRequest, ScheduleSettings
 from tests.services.temporal import dev_server
 from tests.workflow.world import STEP_ACTIVITIES, World, failure, request
 from workflows.deploy import DeployWorkflow
+from workflows.notify import NotifyWorkflow
 from workflows.redeploy import RedeployWorkflow
 
 HISTORIES = Path(__file__).parent.parent / "tests" / "histories"
@@ -79,7 +80,7 @@ def scenarios() -> dict[str, Scenario]:
     for name in STEP_ACTIVITIES:
         found[f"failed-at-{name}"] = Scenario(World(fails={name: [failure("Conflict")]}))
         found[f"cancelled-at-{name}"] = Scenario(World(slow={name: 5}, watch=name), cancel_at=name)
-    found |= asking() | held()
+    found |= asking() | held() | told()
     return {f"deploy-{name}": scenario for name, scenario in found.items()} | {
         f"redeploy-{name}": scenario for name, scenario in scheduled().items()
     }
@@ -124,6 +125,16 @@ def held() -> dict[str, Scenario]:
     }
 
 
+def told() -> dict[str, Scenario]:
+    """Deployments of which somebody is told."""
+    team = Channel(name="team", kind="slack", url="env:SLACK_URL")
+    asked = request(notifications=(team,))
+    return {
+        "told": Scenario(World(), asked),
+        "failed-and-told": Scenario(World(fails={"build": [failure("BuildFailed")]}), asked),
+    }
+
+
 def scheduled() -> dict[str, Scenario]:
     """Runs of schedules."""
 
@@ -165,7 +176,7 @@ async def record(client: Client, name: str, scenario: Scenario) -> None:
     async with Worker(
         client,
         task_queue=queue,
-        workflows=[DeployWorkflow, RedeployWorkflow],
+        workflows=[DeployWorkflow, RedeployWorkflow, NotifyWorkflow],
         activities=scenario.world.activities(),
         max_heartbeat_throttle_interval=timedelta(milliseconds=100),
     ):

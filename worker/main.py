@@ -25,6 +25,7 @@ from activities.authenticate import AuthenticateActivities
 from activities.build import BuildActivities
 from activities.deploy import DeployActivities
 from activities.health_check import HealthCheckActivities
+from activities.notify import NotifyActivities
 from activities.policy import PolicyActivities
 from activities.push import PushActivities
 from activities.record import RecordActivities
@@ -41,6 +42,7 @@ from worker.logs import configure_logging
 from worker.settings import Settings, load
 from workflows.deploy import DeployWorkflow
 from workflows.destroy import DestroyWorkflow
+from workflows.notify import NotifyWorkflow
 from workflows.redeploy import RedeployWorkflow
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WORKFLOWS = [DeployWorkflow, DestroyWorkflow, RedeployWorkflow]
+WORKFLOWS = [DeployWorkflow, DestroyWorkflow, RedeployWorkflow, NotifyWorkflow]
 
 
 def make_services(settings: Settings) -> Services:
@@ -102,6 +104,7 @@ def activities_of(services: Services) -> list[Callable[..., Any]]:
         deploy.restore_release,
         deploy.destroy,
         record.record_destroyed,
+        NotifyActivities(services).notify,
         schedule.prepare_redeploy,
         schedule.record_skipped,
     ]

@@ -8,7 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    is_cancelled_exception,
+)
+from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.authenticate import AuthenticateActivities
@@ -23,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from model.deployment import Choice, Decision, DeployRequest, Outcome, Progress, Question
     from model.errors import AuthExpired
     from model.instance import HealthCheck, Step
+    from model.notice import NotifyRequest, notice_of
     from model.platform import Release, Revision
     from model.steps import (
         AuthenticateInput,
@@ -39,6 +46,7 @@ with workflow.unsafe.imports_passed_through():
         StartInput,
         ValidateInput,
     )
+    from workflows.notify import NotifyWorkflow
     from workflows.policies import MAX_BUILD_HOSTS, MAX_REAUTHENTICATIONS, POLICIES
     from workflows.progress import Journal, failure_of, worker_is_gone
     from workflows.questions import Desk
@@ -294,6 +302,7 @@ class DeployWorkflow:
     async def _conclude(self) -> None:
         self._journal.ended(Outcome.SUCCEEDED)
         await self._record_end()
+        await self._notify()
         try:
             await self._call(
                 DeployActivities.prune,
@@ -390,6 +399,7 @@ class DeployWorkflow:
             outcome = Outcome.CANCELLED if cancelled else Outcome.ROLLED_BACK
         self._journal.ended(outcome, undone=self._saga.undone, left=self._saga.left)
         await self._record_end()
+        await self._notify()
 
     async def _restore(self, previous: Revision | None) -> None:
         """Put the previous release back and see that it answers; with none, leave nothing."""
@@ -460,6 +470,24 @@ class DeployWorkflow:
             )
         except ActivityError as error:
             workflow.logger.error("the ledger was not written: %s", error.cause)
+
+    async def _notify(self) -> None:
+        """Have it told how the deployment ended. That goes on without us, and cannot fail us."""
+        started = workflow.info().workflow_start_time
+        notice = notice_of(self._request, self._journal.progress, started, workflow.now())
+        telling = NotifyRequest(instance=self._instance, notice=notice)
+        if not telling.channels or not workflow.patched("notifications"):
+            return
+        try:
+            await workflow.start_child_workflow(
+                NotifyWorkflow.run,
+                telling,
+                id=telling.workflow_id,
+                parent_close_policy=ParentClosePolicy.ABANDON,
+                static_summary=f"tell that **{self._instance.key}** has {notice.outcome}",
+            )
+        except FailureError as error:
+            workflow.logger.warning("nobody is told: %s", error)
 
     def _verdict(self) -> BaseException:
         progress = self._journal.progress

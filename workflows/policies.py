@@ -106,6 +106,7 @@ POLICIES: dict[str, Policy] = {
         timeout=10 * MINUTE, deadline=30 * MINUTE, heartbeat=10, fatal=ONLY_HOPELESS
     ),
     "prepare_redeploy": Policy(timeout=15 * MINUTE, deadline=HOUR, heartbeat=10, attempts=6),
+    "notify": Policy(timeout=20, deadline=6 * HOUR, longest_backoff=5 * MINUTE),
     "record_skipped": Policy(timeout=10, deadline=HOUR, longest_backoff=MINUTE),
     "destroy": Policy(timeout=20 * MINUTE, deadline=HOUR, heartbeat=10),
 }

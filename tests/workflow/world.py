@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from model.artifact import Artifact, Image, Source
 from model.deployment import DeployRequest, DestroyRequest, Failure, Trigger
 from model.instance import HealthCheck, Instance, RegistryTarget, Target
+from model.notice import NotifyInput
 from model.platform import Identity, Revision
 from model.policy import Policy
 from model.schedule import Prepared, PrepareInput, SkippedInput
@@ -74,6 +75,7 @@ def request(**changes: Any) -> DeployRequest:
         bake=changes.pop("bake", 0),
         policy=changes.pop("policy", Policy()),
         steps=changes.pop("steps", {}),
+        notifications=changes.pop("notifications", ()),
     )
     source = Source(digest="f" * 64, url="file:///nowhere")
     return DeployRequest(instance=instance, source=source, actor="ada@laptop", **changes)
@@ -107,6 +109,7 @@ class World:
     prepared: Prepared | None = None
     """What a schedule's run finds to deploy; a small instance's release if None."""
     ended: list[EndInput] = field(default_factory=list)
+    told: list[NotifyInput] = field(default_factory=list)
 
     async def play(self, name: str, result: Any) -> Any:
         """One call of one activity."""
@@ -214,6 +217,11 @@ class World:
             await play("record_destroyed", None)
 
         @activity.defn
+        async def notify(given: NotifyInput) -> str:
+            self.told.append(given)
+            return str(await play(f"notify {given.channel.name}", "200 OK"))
+
+        @activity.defn
         async def prepare_redeploy(given: PrepareInput) -> Prepared:
             asked = request(trigger=Trigger.SCHEDULE, reason=given.request.schedule.note)
             named = {"project": given.request.project, "name": given.request.name}
@@ -245,4 +253,5 @@ class World:
             record_destroyed,
             prepare_redeploy,
             record_skipped,
+            notify,
         ]
