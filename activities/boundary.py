@@ -19,6 +19,11 @@ from model.redaction import redact
 
 logger = logging.getLogger(__name__)
 
+RETRIES = ("helix_retries", "Attempts after an activity's first")
+FAILED_ATTEMPTS = ("helix_failed_attempts", "Attempts that failed, by the error's code")
+"""Counters: name and description. Temporal adds the activity's type to each."""
+UNEXPECTED = "Unexpected"
+
 S = TypeVar("S")
 A = TypeVar("A")
 R = TypeVar("R")
@@ -36,6 +41,8 @@ def step_activity(name: str) -> Callable[[Callable[[S, A], R]], Callable[[S, A],
         @functools.wraps(method)
         def run(self: S, argument: A) -> R:
             with translated(name), alive():
+                if activity.info().attempt > 1:
+                    _count(RETRIES)
                 return method(self, argument)
 
         return run
@@ -55,6 +62,7 @@ def translated(name: str) -> Iterator[None]:
     except (CancelledError, ApplicationError):
         raise
     except HelixError as error:
+        _count(FAILED_ATTEMPTS, code=error.code)
         raise ApplicationError(
             redact(str(error)),
             Failure(
@@ -73,6 +81,11 @@ def translated(name: str) -> Iterator[None]:
     except Exception as error:
         # A fault of ours, or an SDK error that no table knows. Its text may hold anything.
         logger.exception("unexpected error in %s", name)
+        _count(FAILED_ATTEMPTS, code=UNEXPECTED)
         raise ApplicationError(
-            redact(f"{type(error).__name__}: {error}"), type="Unexpected"
+            redact(f"{type(error).__name__}: {error}"), type=UNEXPECTED
         ) from None
+
+
+def _count(counter: tuple[str, str], **labels: str) -> None:
+    activity.metric_meter().create_counter(*counter).add(1, labels)

@@ -11,6 +11,7 @@ import typer
 from cli import output
 from cli.exits import AlreadyDeploying, Exit
 from model.names import short_id
+from worker import tracing
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -84,6 +85,7 @@ class _Flight:
         beside = (origin.instance,) if origin is not None else ()
         async with open_session(for_work=self._request.instance, beside=beside) as session:
             self.run = await start(session, self._request, self._wish)
+            tracing.note(deployment=self.run.deployment, instance=self.run.instance)
             if self._wish.detach:
                 self._announce(self.run)
                 return Exit.DONE

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from worker import tracing
+
 if TYPE_CHECKING:
     from model.errors import HelixError
 
@@ -178,7 +180,19 @@ def helix(
 
 
 def run() -> int:
-    """Run the command that `sys.argv` names. Returns its exit code."""
+    """Run the command that `sys.argv` names, as the root of a trace if traces are wanted. Returns
+    its exit code."""
+    if not tracing.wanted():
+        return _run()
+    from cli.traced import command
+
+    with command(sys.argv[1:], list(COMMANDS)) as ended:
+        code = _run()
+        ended(code)
+    return code
+
+
+def _run() -> int:
     called = os.path.basename(sys.argv[0])
     try:
         app(prog_name=called if called.startswith("helix") else "helix")

@@ -58,6 +58,7 @@ AMBIENT = (
     "IDENTITY_",
     "KUBECONFIG",
     "NO_PROXY",
+    "OTEL_",
     "REQUESTS_CA_BUNDLE",
     "SSH_AUTH_SOCK",
     "SSL_CERT_",

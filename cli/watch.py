@@ -28,7 +28,7 @@ from model.deployment import (
 )
 from model.errors import HelixError
 from model.instance import Step
-from model.steps import Identities, Validated
+from model.steps import STEP_OF, Identities, Validated
 
 if TYPE_CHECKING:
     from temporalio.api.common.v1 import Payloads
@@ -42,16 +42,6 @@ PATIENCE = 5.0
 INTERVAL = 0.5
 """Seconds between two descriptions."""
 
-STEP_OF = {
-    "validate": Step.VALIDATE,
-    "build": Step.BUILD,
-    "authenticate": Step.AUTHENTICATE,
-    "push": Step.PUSH,
-    "start_release": Step.DEPLOY,
-    "await_release": Step.DEPLOY,
-    "check_health": Step.HEALTH_CHECK,
-}
-"""Activity -> the step it belongs to. The others keep the books."""
 CONTINUED = {"start_release"}
 """Activities that do not end their step when they end."""
 TASK = "workflow task"

@@ -7,8 +7,19 @@ from datetime import datetime
 from model.artifact import Artifact
 from model.base import Record
 from model.deployment import Decision, DeployRequest, Progress
-from model.instance import HealthCheck, Instance
+from model.instance import HealthCheck, Instance, Step
 from model.platform import Identity, Release, Revision
+
+STEP_OF = {
+    "validate": Step.VALIDATE,
+    "build": Step.BUILD,
+    "authenticate": Step.AUTHENTICATE,
+    "push": Step.PUSH,
+    "start_release": Step.DEPLOY,
+    "await_release": Step.DEPLOY,
+    "check_health": Step.HEALTH_CHECK,
+}
+"""Activity -> the step it belongs to. The others keep the books."""
 
 
 class StartInput(Record):

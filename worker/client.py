@@ -15,12 +15,14 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
 from model.errors import ConfigurationError, HelixError, PermissionDenied
+from worker import tracing
 from worker.codec import data_converter
 from worker.errors import NoWorker, Unreachable
 from worker.settings import load
 
 if TYPE_CHECKING:
     from temporalio.api.taskqueue.v1 import PollerInfo
+    from temporalio.runtime import Runtime
 
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 60.0
@@ -48,13 +50,16 @@ CONNECT_PROBLEMS = (
 """A pattern of the SDK's message -> what it means, and what to do."""
 
 
-async def connect(address: str = "", namespace: str = "default") -> Client:
+async def connect(
+    address: str = "", namespace: str = "default", *, runtime: Runtime | None = None
+) -> Client:
     """A client that speaks our types, encrypted if HELIX_ENCRYPTION_KEYS names keys.
 
     Args:
         address: of the embedded server; without one, everything (address, namespace, TLS, API key)
             is as Temporal's own configuration says: TEMPORAL_*, its profile, its file.
         namespace: used together with `address` only.
+        runtime: the SDK's, if it has metrics or logs of its own.
 
     Raises:
         Unreachable: Temporal does not answer or refuses us; says which address.
@@ -65,7 +70,13 @@ async def connect(address: str = "", namespace: str = "default") -> Client:
     converter = await asyncio.to_thread(data_converter, load().encryption_keys)
     try:
         return await asyncio.wait_for(
-            Client.connect(**options, data_converter=converter), CONNECT_SECONDS
+            Client.connect(
+                **options,
+                data_converter=converter,
+                interceptors=tracing.interceptors(),
+                runtime=runtime,
+            ),
+            CONNECT_SECONDS,
         )
     except TimeoutError:
         raise Unreachable(

@@ -1,4 +1,5 @@
-"""Logging of the worker: one line an event, as text or JSON, each naming what it is about."""
+"""Logging of the worker: one line an event, as text or JSON, each naming what it is about. What
+Temporal's own core says comes out in the same form (`worker.metrics.runtime`)."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from temporalio import activity, workflow
-
+from model.names import short_id
+from worker.about import About, about, of_core
 from worker.settings import Settings
 
-FIELDS = ("deployment", "instance", "step")
+FIELDS = About._fields
 """What every line carries if it is about a deployment."""
 
 
@@ -23,7 +24,7 @@ def configure_logging(settings: Settings, redact: Callable[[str], str] = lambda 
         redact: takes secrets out of a finished line.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(about)
+    handler.addFilter(subject)
     handler.setFormatter(FORMATS[settings.log_format](redact))
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
     # They tell every request or statement, and nobody asked.
@@ -31,23 +32,13 @@ def configure_logging(settings: Settings, redact: Callable[[str], str] = lambda 
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
 
 
-def about(record: logging.LogRecord) -> bool:
+def subject(record: logging.LogRecord) -> bool:
     """A filter that keeps every record and notes which deployment it is about."""
-    for name, value in zip(FIELDS, _where(), strict=True):
+    from_core = getattr(record, "temporal_log", None)
+    found = about() if from_core is None else of_core(from_core.fields)
+    for name, value in found._asdict().items():
         setattr(record, name, value)
     return True
-
-
-def _where() -> tuple[str, str, str]:
-    if activity.in_activity():
-        running = activity.info()
-        # The run is the deployment, and the workflow's id is the lock «deploy:<instance>».
-        instance = (running.workflow_id or "").partition(":")[2]
-        return running.workflow_run_id or "", instance, running.activity_type
-    if workflow.in_workflow():
-        info = workflow.info()
-        return info.run_id, info.workflow_id.partition(":")[2], ""
-    return "", "", ""
 
 
 class TextFormat(logging.Formatter):
@@ -58,15 +49,15 @@ class TextFormat(logging.Formatter):
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback if there is one."""
+        """One line, and the traceback if there is one; each with the same beginning."""
         deployment, instance, step = (getattr(record, name, "") for name in FIELDS)
-        subject = " ".join(part for part in (instance, step, deployment[-12:][:8]) if part)
-        line = f"{_time(record)} {record.levelname:<7} "
-        line += f"[{subject}] " if subject else ""
-        line += f"{record.name}: {record.getMessage()}"
+        subject = " ".join(part for part in (instance, step, short_id(deployment)) if part)
+        head = f"{_time(record)} {record.levelname:<7} " + (f"[{subject}] " if subject else "")
+        text = f"{record.name}: {record.getMessage()}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return self._redact(line)
+            text += "\n" + self.formatException(record.exc_info)
+        # Each line stands for itself: nothing that a program printed can pass for another entry.
+        return "\n".join(head + line for line in self._redact(text).splitlines())
 
 
 class JsonFormat(logging.Formatter):

@@ -33,9 +33,11 @@ from activities.schedule import ScheduleActivities
 from activities.services import Services
 from activities.validate import ValidateActivities
 from ledger.ledger import Ledger
+from model.errors import ConfigurationError
 from model.redaction import redact
 from project import secrets
 from project.store import Store
+from worker import metrics, tracing
 from worker.client import connect
 from worker.health import HealthServer
 from worker.logs import configure_logging
@@ -152,14 +154,23 @@ async def main(settings: Settings | None = None) -> None:
     """Run until SIGTERM or SIGINT."""
     settings = settings or load()
     configure_logging(settings, redact)
+    try:
+        tracing.start("helix-worker", requests=True)
+    except ConfigurationError as error:
+        logger.warning("%s", error)
+    sdk = metrics.runtime(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    client = await connect()
-    with HealthServer(settings, stop):
-        logger.info("worker %s polls %s", settings.worker_name, settings.task_queue)
-        await run_worker(client, settings, stop)
+    client = await connect(runtime=sdk)
+    metrics.start_from_zero(sdk, client, settings)
+    try:
+        with HealthServer(settings, stop):
+            logger.info("worker %s polls %s", settings.worker_name, settings.task_queue)
+            await run_worker(client, settings, stop)
+    finally:
+        tracing.stop()
     logger.info("worker %s ended", settings.worker_name)
 
 

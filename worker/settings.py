@@ -37,6 +37,12 @@ def _address(text: str) -> str:
     return text
 
 
+def _metrics_address(text: str) -> str:
+    if text and _address(text).endswith(":0"):
+        raise ValueError("a port of its own: Prometheus must know where to look")
+    return text
+
+
 def _url(text: str) -> str:
     if "://" not in text:
         raise ValueError("expected a URL, such as file:///var/lib/helix-deploy/store")
@@ -88,6 +94,8 @@ class Settings(BaseSettings):
     """Names this worker among all; unique per machine and engine."""
     health_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1:0"
     """Where the health endpoint listens; port 0 takes a free one (written to the state folder)."""
+    metrics_address: Annotated[str, AfterValidator(_metrics_address)] = ""
+    """Where Prometheus gets the metrics, at /metrics; nowhere if empty."""
     max_concurrent_activities: int = Field(10, ge=1, le=1000)
     graceful_shutdown_seconds: float = Field(300, ge=0)
     """How long a SIGTERM lets running steps go on before they are handed to another worker."""

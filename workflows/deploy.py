@@ -553,6 +553,11 @@ class DeployWorkflow:
     def _at(self, handle: str) -> HandleInput:
         return HandleInput(instance=self._instance, deployment=self._id, handle=handle)
 
+    @property
+    def step(self) -> str:
+        """The step, or what is done between two: for the log."""
+        return self._journal.step_name
+
     @workflow.query(description="Where the deployment stands: steps, artifact, failure, outcome")
     def progress(self) -> Progress:
         """Everything that is known of the deployment, while it runs and after it ended."""

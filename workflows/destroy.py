@@ -17,6 +17,9 @@ with workflow.unsafe.imports_passed_through():
 class DestroyWorkflow:
     """The instance is gone when this ends; its data stays unless the request says otherwise."""
 
+    step = "destroy"
+    """For the log."""
+
     @workflow.run
     async def run(self, request: DestroyRequest) -> None:
         """Removing is idempotent, so a failed run is simply started again."""

@@ -20,6 +20,9 @@ class NotifyWorkflow:
     """A workflow of its own: neither a deployment's end nor its lock waits for somebody else's
     server, however long that is away."""
 
+    step = "notify"
+    """For the log."""
+
     @workflow.run
     async def run(self, request: NotifyRequest) -> list[str]:
         """The channels that took the message.

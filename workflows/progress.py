@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from model.instance import Step
     from model.platform import Identity, Revision
+    from workflows import metrics
 
 STEP = SearchAttributeKey.for_keyword("DeployStep")
 IMAGE = SearchAttributeKey.for_keyword("DeployImage")
@@ -131,6 +132,7 @@ class Journal:
             left=tuple(left),
             cancel=workflow.cancellation_reason(),
         )
+        metrics.deployment_ended(outcome, undone=len(undone), left=len(left))
         failure = self.progress.failure
         workflow.upsert_search_attributes(
             [STEP.value_set(failure.step if failure else outcome.value)]
@@ -166,6 +168,9 @@ class Journal:
                 for record in self.progress.steps
             )
         )
+
+        if changes.get("ended_at") is not None:
+            metrics.step_ended(next(one for one in self.progress.steps if one.step is step))
 
     def _set(self, **changes: object) -> None:
         self.progress = self.progress.model_copy(update=changes)

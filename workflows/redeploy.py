@@ -45,6 +45,9 @@ class RedeployWorkflow:
     """One run of a schedule. Temporal appends the time to its id, so the id is no lock: the
     deployment is a child, and the child's id is."""
 
+    step = "redeploy"
+    """For the log."""
+
     @workflow.init
     def __init__(self, request: RedeployRequest) -> None:
         self._request = request

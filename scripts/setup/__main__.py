@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from scripts.setup import (
     buildx,
+    collector,
     engine,
     environment,
     images,
@@ -20,7 +21,7 @@ from scripts.setup.shell import SetupFailed, fail
 
 TEST_PROGRAMS = (
     "docker", "docker-registry", "caddy", "redis-server", "busybox", "htpasswd", "openssl", "ssh",
-    "pg_ctl", "chromium",
+    "pg_ctl", "chromium", "prometheus", "promtool",
 )  # fmt: skip
 
 PIECES: dict[str, Callable[[], None]] = {
@@ -31,6 +32,7 @@ PIECES: dict[str, Callable[[], None]] = {
     "packages": lambda: packages.ensure(*TEST_PROGRAMS),
     "test-server": test_server.ensure,
     "buildx": buildx.ensure,
+    "collector": collector.ensure,
     "supply-chain": supply_chain.ensure,
     "lock": environment.lock,
 }
@@ -39,7 +41,7 @@ GROUPS = {
     "demo": ("environment", "temporal", "engine", "images"),
     "tests": (
         "environment", "temporal", "engine", "packages", "images", "test-server", "buildx",
-        "supply-chain",
+        "collector", "supply-chain",
     ),
 }  # fmt: skip
 

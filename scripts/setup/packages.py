@@ -19,6 +19,8 @@ PACKAGES = {
     "openssl": "openssl",
     "ssh": "openssh-client",
     "pg_ctl": "postgresql",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "java": "default-jre-headless",
     "mvn": "maven",
     "python3": "python3-minimal",

@@ -13,7 +13,10 @@ from typing import NoReturn
 
 import pytest
 
-TIERS = ("temporal", "time-skipping", "engine", "registry", "postgres", "supply-chain")
+TIERS = (
+    "temporal", "time-skipping", "engine", "registry", "postgres", "supply-chain", "collector",
+    "prometheus",
+)  # fmt: skip
 
 
 def missing(tier: str, what: str, mend: str) -> NoReturn:

@@ -109,3 +109,13 @@ def test_each_line_names_its_deployment_and_holds_no_secret(
         logging.getLogger().exception("no deployment here")
     text = capsys.readouterr().err
     assert "hunter2" not in text and "ValueError: ***" in text
+
+
+def test_a_line_in_a_message_cannot_pass_for_an_entry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure_logging(settings(tmp_path))
+    logging.getLogger("builders").warning("it said:\n2026-01-01T00:00:00.000Z INFO all is well")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("builders: it said:")
+    assert second[:24] == first[:24] != "2026-01-01T00:00:00.000Z"
