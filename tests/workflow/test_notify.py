@@ -1,4 +1,8 @@
-"""Who is told how a deployment ended, and that it never waits for them."""
+"""Who is told how a deployment ended, and that it never waits for them.
+
+On the real server: the one that skips time stops skipping for good once a workflow has ended before
+its child.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from model.deployment import Outcome, Progress
@@ -54,9 +57,9 @@ async def told(
     return progress, status, reached
 
 
-async def test_those_who_want_to_hear_of_an_end_are_told(skipping: WorkflowEnvironment) -> None:
+async def test_those_who_want_to_hear_of_an_end_are_told(temporal: Client) -> None:
     world = World()
-    progress, _, reached = await told(skipping.client, world)
+    progress, _, reached = await told(temporal, world)
     assert progress.outcome is Outcome.SUCCEEDED
     assert reached == ["team"]
     assert world.calls.index("notify team") > world.calls.index("record_end")
@@ -69,10 +72,10 @@ async def test_those_who_want_to_hear_of_an_end_are_told(skipping: WorkflowEnvir
 
 
 async def test_a_failure_is_told_with_its_step_and_what_to_do(
-    skipping: WorkflowEnvironment,
+    temporal: Client,
 ) -> None:
     world = World(fails={"build": [failure("BuildFailed", "no such file")]})
-    progress, _, reached = await told(skipping.client, world)
+    progress, _, reached = await told(temporal, world)
     assert progress.outcome is Outcome.ROLLED_BACK
     assert reached == ["team", "ops"]
     notice = world.told[0].notice
@@ -80,21 +83,19 @@ async def test_a_failure_is_told_with_its_step_and_what_to_do(
     assert notice.hint == "mend it"
 
 
-async def test_a_receiver_that_is_away_is_tried_again(skipping: WorkflowEnvironment) -> None:
+async def test_a_receiver_that_is_away_is_tried_again(temporal: Client) -> None:
     world = World(fails={"notify team": [failure(), failure("Throttled")]})
-    _, status, reached = await told(skipping.client, world)
+    _, status, reached = await told(temporal, world)
     assert reached == ["team"] and status is WorkflowExecutionStatus.COMPLETED
     assert world.calls.count("notify team") == 3
 
 
 @pytest.mark.parametrize("build", [[], [failure("BuildFailed")]], ids=["good", "bad"])
-async def test_one_that_refuses_for_good_harms_nobody(
-    skipping: WorkflowEnvironment, build: list[Any]
-) -> None:
+async def test_one_that_refuses_for_good_harms_nobody(temporal: Client, build: list[Any]) -> None:
     world = World(
         fails={"notify team": [failure("ConfigurationError", "gone")], "build": list(build)}
     )
-    progress, status, _ = await told(skipping.client, world)
+    progress, status, _ = await told(temporal, world)
     assert progress.outcome is (Outcome.ROLLED_BACK if build else Outcome.SUCCEEDED)
     assert status is WorkflowExecutionStatus.FAILED
     assert ("notify ops" in world.calls) is bool(build)
