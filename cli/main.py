@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": ("cli.plan:plan", "What a push would change. Changes nothing."),
     "push": ("cli.push:push", "Deploy an instance: build, push, release, check."),
     "status": ("cli.status:status", "What runs, and what is being deployed."),
+    "stats": ("cli.stats:stats", "Success rate, times and causes, against the goals."),
     "history": ("cli.history:history", "Earlier deployments and releases."),
     "views": ("cli.views:views", "Links to lists of deployments in the Temporal UI."),
     "logs": ("cli.logs:logs", "What the running release, or a build, printed."),

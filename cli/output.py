@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from model.errors import HelixError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _MACHINE = "helix.json"
 
@@ -99,14 +100,23 @@ def console(*, err: bool = False) -> Console:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of results: aligned columns, a line each."""
+    console().print(grid(columns, rows))
+
+
+def grid(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    marked: Callable[[Sequence[str]], bool] = lambda row: False,
+) -> Table:
+    """The table itself; rows that are marked stand out where there are colours."""
     from rich.table import Table
 
     view = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         view.add_column(column, overflow="fold")
     for row in rows:
-        view.add_row(*row)
-    console().print(view)
+        view.add_row(*row, style="bold red" if marked(row) else None)
+    return view
 
 
 def seconds(duration: float) -> str:

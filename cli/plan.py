@@ -103,6 +103,8 @@ def _live(wanted: Instance, running: DeploymentRecord | None) -> tuple[str, str]
     expected = running.progress.revision if running else None
     if expected is not None and expected.id != current.id:
         return current.id, f"the ledger says {expected.id} runs"
+    if current.down:
+        return current.id, f"{current.id} does not run: {current.down}"
     return current.id, ""
 
 

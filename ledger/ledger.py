@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from model.deployment import (
 from model.errors import NotFound
 from model.instance import Instance
 from model.names import short_id
+from model.stats import Sample
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -195,6 +196,39 @@ class Ledger:
         if instance_key:
             query = query.where(DeploymentRow.instance_key == instance_key)
         return self._records(query)
+
+    def samples(
+        self, since: datetime, until: datetime, keys: Sequence[str] | None = None
+    ) -> list[Sample]:
+        """The deployments that began in a time and have ended, oldest first, for statistics.
+
+        Args:
+            keys: of these instances alone.
+        """
+        row = DeploymentRow
+        query = (
+            select(
+                row.deployment, row.instance_key, row.started_at, row.ended_at, row.outcome,
+                row.progress["steps"], row.progress["failure"],
+            )
+            .where(row.started_at >= since, row.started_at < until, row.outcome.is_not(None))
+            .order_by(row.started_at)
+        )  # fmt: skip
+        if keys is not None:
+            query = query.where(row.instance_key.in_(keys))
+        with translated(self._engine), self._session() as session:
+            return [
+                Sample(
+                    deployment=deployment,
+                    instance=key,
+                    started_at=began,
+                    ended_at=ended,
+                    outcome=outcome,
+                    steps=steps or (),
+                    failure=failure,
+                )
+                for deployment, key, began, ended, outcome, steps, failure in session.execute(query)
+            ]
 
     # Releases -------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from model.errors import (
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers.base import CloudProvider, Context
-from providers.containers import LABEL_MADE, LABEL_PORT, PROMOTED_POLICY, Box, Boxes
+from providers.containers import LABEL_EDGE, LABEL_MADE, LABEL_PORT, PROMOTED_POLICY, Box, Boxes
 from providers.docker_preflight import check_engine
 from providers.engine import Engine, EngineAddress, translated
 from providers.images import Images
@@ -148,7 +148,18 @@ class DockerProvider(CloudProvider):
     def current(self) -> Revision | None:
         """The youngest promoted release, or a container HelixDB's own command made."""
         box = self._boxes.current()
-        return box.revision() if box else None
+        if box is None:
+            return None
+        return box.revision().model_copy(update={"down": self._down(box)})
+
+    def _down(self, box: Box) -> str:
+        """Why nobody is served although nothing has replaced the release."""
+        if box.status != "running":
+            return "is paused" if box.status == "paused" else _epitaph(box)
+        edges = self._boxes.edges() if LABEL_EDGE in box.labels else []
+        if edges and not any(edge.is_open for edge in edges):
+            return f"the edge in front of it {_epitaph(edges[0])}"
+        return ""
 
     # Start ----------------------------------------------------------------------------------------
 

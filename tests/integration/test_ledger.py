@@ -23,10 +23,12 @@ from model.deployment import (
     Failure,
     Outcome,
     Progress,
+    StepRecord,
+    StepState,
     Trigger,
 )
 from model.errors import ConfigurationError, NotFound, PermissionDenied, Transient
-from model.instance import Instance, Target
+from model.instance import Instance, Step, Target
 from model.platform import Revision
 from tests.services.postgres import TestPostgres
 
@@ -291,3 +293,28 @@ def test_a_url_that_cannot_work_is_refused_without_repeating_it(url: str) -> Non
     with pytest.raises(ConfigurationError) as caught:
         Ledger(url)
     assert "hunter2" not in str(caught.value)
+
+
+def test_statistics_are_of_what_began_in_a_time_and_has_ended(ledger: Ledger) -> None:
+    built = StepRecord(
+        step=Step.BUILD,
+        state=StepState.DONE,
+        started_at=START,
+        ended_at=START + timedelta(seconds=4.25),
+    )
+    failure = Failure(step="push", code="Conflict", message="taken")
+    for day, outcome in enumerate((Outcome.SUCCEEDED, Outcome.ROLLED_BACK, None)):
+        began = START + timedelta(days=day)
+        ledger.open(f"dep-{day}", ask(), began)
+        if outcome is not None:
+            failed = failure if outcome is Outcome.ROLLED_BACK else None
+            progress = Progress(outcome=outcome, steps=(built,), failure=failed)
+            ledger.close(f"dep-{day}", progress, began + timedelta(seconds=30))
+
+    whole = ledger.samples(START, START + timedelta(days=9))
+    assert [one.deployment for one in whole] == ["dep-0", "dep-1"]
+    assert whole[0].steps == (built,) and whole[0].failure is None
+    assert (whole[1].failure, whole[1].seconds) == (failure, 30)
+    assert ledger.samples(START, START + timedelta(days=1)) == whole[:1]
+    assert ledger.samples(START, START + timedelta(days=9), [SHOP.key]) == whole
+    assert ledger.samples(START, START + timedelta(days=9), ["acme/other"]) == []
