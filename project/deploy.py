@@ -12,7 +12,7 @@ from datetime import date, time
 from string import Template
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from model.cron import check as check_cron
 from model.errors import HelixError
