@@ -59,6 +59,10 @@ COMMANDS = {
 """Command -> where it is defined, and its line in `helix --help`. In the order of the help."""
 
 
+SERVERS = {"worker", "codec-server"}
+"""Commands that go on and on: no trace is about all they do."""
+
+
 def load(name: str, target: str) -> Any:
     """Import one command (a function) or group of commands (a Typer) and make it runnable."""
     module, _, attribute = target.partition(":")
@@ -183,7 +187,7 @@ def helix(
 def run() -> int:
     """Run the command that `sys.argv` names, as the root of a trace if traces are wanted. Returns
     its exit code."""
-    if not tracing.wanted():
+    if not tracing.wanted() or not SERVERS.isdisjoint(sys.argv[1:2]):
         return _run()
     from cli.traced import command
 

@@ -79,7 +79,7 @@ def test_a_stopped_release_is_drift_for_plan_and_a_push_mends_it(project: Projec
 def test_statistics_of_real_deployments(project: Project) -> None:
     project.behave("1")
     project.push()
-    project.behave("2", "exits")
+    project.behave("2", "broken")
     project.push(expect=3)
     found = project.helix("stats", "dev", "--json", "--plot", "deploys.svg").document
     total = found["total"]
@@ -89,7 +89,7 @@ def test_statistics_of_real_deployments(project: Project) -> None:
     assert total["success_rate"] == 0.5 and total["success_met"] is False
     assert total["in_time"] == 1 and total["steps"]["build"]["count"] == 2
     assert [(one["step"], one["code"]) for one in total["causes"]] == [
-        ("deploy", "HealthCheckFailed")
+        ("health-check", "HealthCheckFailed")
     ]
     assert "deploys.svg" in [one.name for one in project.folder.iterdir()]
     text = project.helix("stats").out

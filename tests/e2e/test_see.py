@@ -81,7 +81,7 @@ def watched(registry: TestRegistry) -> Iterator[Watched]:
         try:
             told.answers.append((503, {}))  # one of the receivers is away at first
             ends = []
-            for version, mode, code in (("1", "good", 0), ("2", "good", 0), ("3", "exits", 3)):
+            for version, mode, code in (("1", "good", 0), ("2", "good", 0), ("3", "broken", 3)):
                 project.behave(version, mode)
                 events = project.push("--json", expect=code).events
                 ends.append(events[-1]["deployment"])
@@ -148,7 +148,7 @@ def test_each_span_of_a_worker_says_what_it_is_about(watched: Watched) -> None:
 def test_a_failed_step_and_its_command_are_failed_spans(watched: Watched) -> None:
     spans = trace_of(watched, watched.bad)
     failed = {one.name for one in spans if '"code": 2' in one.raw}
-    assert {"helix push", "RunActivity:await_release"} <= failed
+    assert {"helix push", "RunActivity:check_health"} <= failed
 
 
 def test_no_secret_is_in_a_span(watched: Watched) -> None:
@@ -182,7 +182,7 @@ def test_prometheus_counts_what_happened(watched: Watched) -> None:
         'sum by (step) (helix_step_duration_seconds_count{state="done"})'
     )
     assert {one["step"]: n for one, n in steps} == {
-        "validate": 3, "build": 3, "authenticate": 3, "push": 3, "deploy": 2, "health-check": 2,
+        "validate": 3, "build": 3, "authenticate": 3, "push": 3, "deploy": 3, "health-check": 2,
     }  # fmt: skip
     waited = "sum(temporal_activity_schedule_to_start_latency_seconds_count)"
     assert value(watched, waited) > 20
@@ -270,7 +270,7 @@ def test_every_end_is_told_once_it_was_taken(watched: Watched) -> None:
         "deployment.rolled-back", "deployment.succeeded", "deployment.succeeded",
     ]  # fmt: skip
     [failed] = [one["data"] for one in bodies if one["type"] == "deployment.rolled-back"]
-    assert failed["deployment"] == watched.bad and failed["step"] == "deploy"
+    assert failed["deployment"] == watched.bad and failed["step"] == "health-check"
     texts = [json.loads(one.body)["text"] for one in watched.receiver.taken(chat)]
     assert any(watched.project.url in text for text in texts)
 

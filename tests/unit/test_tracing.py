@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,24 @@ def test_a_url_is_sent_without_what_may_be_secret(step: str, url: str, sent: str
     assert found.attributes is not None
     assert (found.attributes["http.url"], found.attributes["retries"]) == (sent, 2)
     assert found.events[0].name == "exception" and not found.status.is_ok
+
+
+@pytest.mark.parametrize(("command", "traced"), [("history", True), ("worker", False)])
+def test_a_command_that_goes_on_and_on_is_no_trace(
+    monkeypatch: pytest.MonkeyPatch, command: str, traced: bool
+) -> None:
+    from cli import main
+    from cli import traced as root
+
+    seen: list[str] = []
+
+    @contextmanager
+    def command_span(words: list[str], known: list[str]) -> Iterator[Callable[[int], None]]:
+        seen.extend(words)
+        yield lambda code: None
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(root, "command", command_span)
+    monkeypatch.setattr(sys, "argv", ["helix", command, "--no-such-option"])
+    assert main.run() == 2
+    assert seen == ([command, "--no-such-option"] if traced else [])
