@@ -12,6 +12,7 @@ from scripts.setup import (
     engine,
     environment,
     images,
+    kubernetes,
     packages,
     supply_chain,
     temporal,
@@ -34,6 +35,7 @@ PIECES: dict[str, Callable[[], None]] = {
     "buildx": buildx.ensure,
     "collector": collector.ensure,
     "supply-chain": supply_chain.ensure,
+    "kubernetes": kubernetes.ensure,
     "lock": environment.lock,
 }
 GROUPS = {
@@ -41,7 +43,7 @@ GROUPS = {
     "demo": ("environment", "temporal", "engine", "images"),
     "tests": (
         "environment", "temporal", "engine", "packages", "images", "test-server", "buildx",
-        "collector", "supply-chain",
+        "collector", "supply-chain", "kubernetes",
     ),
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ PACKAGES = {
     "pg_ctl": "postgresql",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "etcd": "etcd-server",
     "java": "default-jre-headless",
     "mvn": "maven",
     "python3": "python3-minimal",

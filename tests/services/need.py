@@ -15,7 +15,7 @@ import pytest
 
 TIERS = (
     "temporal", "time-skipping", "engine", "registry", "postgres", "supply-chain", "collector",
-    "prometheus",
+    "prometheus", "kubernetes",
 )  # fmt: skip
 
 
