@@ -287,6 +287,8 @@ class Kubernetes(Runtime):
     """Memory of a pod, such as 512Mi."""
     service_account: str | None = None
     """The account pods run as."""
+    start_deadline: Annotated[int, Field(ge=1)] = 600
+    """Seconds a pod may take to be scheduled, pull its image and start."""
 
 
 class ImageStore(Kind):

@@ -17,6 +17,7 @@ PROVIDERS = Catalog(
         "aws": "providers.aws:AwsProvider",
         "gcp": "providers.gcp:GcpProvider",
         "azure": "providers.azure:AzureProvider",
+        "kubernetes": "providers.kubernetes:KubernetesProvider",
     },
-    extras={"aws": "aws", "gcp": "gcp", "azure": "azure"},
+    extras={"aws": "aws", "gcp": "gcp", "azure": "azure", "kubernetes": "kubernetes"},
 )

@@ -1,0 +1,300 @@
+"""What can be known to fail on a cluster before anything is changed. Reads only."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from model.errors import ConfigurationError, Conflict, NotFound, PermissionDenied
+from model.instance import Instance
+from model.names import LABEL_INSTANCE
+from providers import kubernetes_objects as objects
+from providers.kubernetes_api import Api
+from providers.kubernetes_objects import KubernetesSettings
+
+Json = dict[str, Any]
+Permission = tuple[str, str, str]
+"""API group, resource, verb."""
+Table = dict[tuple[str, str], tuple[str, ...]]
+"""Group and resource -> verbs."""
+
+DOCUMENT = "docs/providers/kubernetes.md"
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+
+ALWAYS: Table = {
+    ("apps", "deployments"): ("get", "list", "create", "patch", "delete"),
+    ("apps", "statefulsets"): ("get", "list", "create", "patch", "delete"),
+    ("apps", "controllerrevisions"): ("list", "delete"),
+    ("", "services"): ("get", "create", "patch", "delete"),
+    ("", "secrets"): ("create", "patch", "delete"),
+    ("", "pods"): ("list", "create", "delete"),
+    ("", "pods/log"): ("get",),
+    ("discovery.k8s.io", "endpointslices"): ("list",),
+}
+"""What every release needs. `create` of pods is only asked for on trial: it shows what quotas and
+policies would refuse."""
+WITH_VOLUMES: Table = {("", "persistentvolumeclaims"): ("get", "list", "create", "delete")}
+WITH_HOST: Table = {("networking.k8s.io", "ingresses"): ("create", "patch", "delete")}
+FORWARD: Permission = ("", "pods/portforward", "create")
+"""With it a release is checked from here; without it, its readiness decides."""
+WITH_COMMAND: Table = {("", "pods/exec"): ("create",)}
+
+
+def who(api: Api) -> tuple[str, datetime | None]:
+    """Whom the API server takes us for, and until when the token is good, if it says so."""
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    found = api.cluster(
+        "AuthenticationV1Api", "create_self_subject_review", body, doing="create selfsubjectreviews"
+    )
+    return str(found["status"]["userInfo"]["username"]), _expiry(api.token)
+
+
+def _expiry(token: str) -> datetime | None:
+    """When a token ends, if it is one that says so (a JWT). It is not verified: the API server has
+    just done that."""
+    with suppress(ValueError, IndexError, KeyError, TypeError):
+        part = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return datetime.fromtimestamp(claims["exp"], UTC)
+    return None
+
+
+def may(api: Api, wanted: Permission) -> bool:
+    """Whether the API server would let us do this in the namespace."""
+    group, resource, verb = wanted
+    what, _, part = resource.partition("/")
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {
+            "resourceAttributes": {
+                "namespace": api.namespace,
+                "group": group,
+                "resource": what,
+                "subresource": part,
+                "verb": verb,
+            }
+        },
+    }
+    found = api.cluster(
+        "AuthorizationV1Api",
+        "create_self_subject_access_review",
+        body,
+        doing="create selfsubjectaccessreviews",
+    )
+    return bool(found["status"]["allowed"])
+
+
+def needed(instance: Instance, settings: KubernetesSettings) -> list[Permission]:
+    """The permissions that an instance's releases need."""
+    tables = [
+        ALWAYS,
+        WITH_VOLUMES if instance.volumes else {},
+        WITH_HOST if settings.host else {},
+        WITH_COMMAND if instance.health_check.kind == "command" else {},
+    ]
+    return [
+        (group, resource, verb)
+        for table in tables
+        for (group, resource), verbs in table.items()
+        for verb in verbs
+    ]
+
+
+class Preflight:
+    """The checks of one instance.
+
+    Args:
+        notes: where warnings for the person go.
+    """
+
+    def __init__(
+        self, api: Api, instance: Instance, settings: KubernetesSettings, notes: list[str]
+    ) -> None:
+        self._api = api
+        self.instance = instance
+        self._settings = settings
+        self._notes = notes
+        self._table = f"[cloud.{instance.name}.kubernetes]"
+
+    def run(self) -> None:
+        """Look at the table, the namespace, our permissions, the disks, and what quotas and
+        policies say.
+
+        Raises:
+            ConfigurationError, PermissionDenied, QuotaExceeded, Conflict: with what to set.
+        """
+        self._check_table()
+        self._check_namespace()
+        self._check_permissions()
+        for volume in self.instance.volumes:
+            self._check_claim(objects.claim_name(volume))
+        self._try()
+        if self.instance.stop_first:
+            self._notes.append("the pod is replaced: requests fail until the new one is healthy")
+        if beyond := objects.beyond_probe(self.instance.health_check):
+            self._notes.append(
+                "nodes take any answer from 200 to 399 for healthy, whatever "
+                f"{' and '.join(beyond)} in health_check say"
+            )
+
+    def _check_table(self) -> None:
+        own, instance = self._settings, self.instance
+        deploy = f"[deploy.{instance.name}]"
+        if instance.registry is None and instance.build.kind != "image":
+            raise ConfigurationError(
+                "nodes pull images from a registry, and none is named",
+                hint=f'add [deploy.{instance.name}.registry] with kind = "oci" and a repository',
+            )
+        for volume in instance.volumes:
+            if volume.path or not objects.claim_name(volume):
+                raise ConfigurationError(
+                    f"«{volume.path or volume.name}» cannot be a claim: a pod may run on any node",
+                    hint=f'name the volume in {deploy}: volume = "data:{volume.mount}"',
+                )
+        if instance.volumes and not instance.stop_first:
+            raise ConfigurationError(
+                "two releases would have the same volume open at once",
+                hint=f'remove strategy = "start-first" from {deploy}',
+            )
+        if instance.stop_first and own.replicas != 1:
+            raise ConfigurationError(
+                f"{own.replicas} pods cannot take turns",
+                hint=f"set replicas = 1 in {self._table}: with a volume, or with strategy = "
+                '"stop-first", there is a single writer',
+            )
+        if own.replicas == 0 and instance.health_check.kind != "none":
+            raise ConfigurationError(
+                "without a pod there is nothing to check",
+                hint=f'set replicas in {self._table}, or kind = "none" in health_check',
+            )
+
+    def _check_namespace(self) -> None:
+        name = self._api.namespace
+        try:
+            found = self._api.cluster(
+                "CoreV1Api", "read_namespace", name, doing=f"get namespaces {name}"
+            )
+        except NotFound:
+            raise ConfigurationError(
+                f"there is no namespace «{name}» on {self._api.host}",
+                hint=f"make it: kubectl create namespace {name}; or correct namespace in "
+                f"{self._table}",
+            ) from None
+        except PermissionDenied:
+            return  # what we may do in it is asked next
+        if found["status"].get("phase") == "Terminating":
+            raise Conflict(f"the namespace «{name}» is being deleted", hint="use another")
+
+    def _check_permissions(self) -> None:
+        rules = self._rules()
+
+        def granted(wanted: Permission) -> bool:
+            # The list may be incomplete, where not only RBAC decides: then it is asked one by one.
+            return any(_covers(rule, wanted) for rule in rules) or may(self._api, wanted)
+
+        lacking = [one for one in needed(self.instance, self._settings) if not granted(one)]
+        if lacking:
+            raise PermissionDenied(
+                f"in the namespace {self._api.namespace} we lack {'; '.join(_grouped(lacking))}",
+                hint=f"apply the Role in {DOCUMENT}",
+            )
+        checked = self.instance.health_check.kind in ("http", "tcp")
+        if checked and not granted(FORWARD):
+            self._notes.append(
+                "without the permission to create pods/portforward, releases are not checked from "
+                "here: their readiness decides"
+            )
+
+    def _rules(self) -> list[Json]:
+        """What the API server lists as allowed to us in the namespace, in one call."""
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectRulesReview",
+            "spec": {"namespace": self._api.namespace},
+        }
+        found = self._api.cluster(
+            "AuthorizationV1Api",
+            "create_self_subject_rules_review",
+            body,
+            doing="create selfsubjectrulesreviews",
+        )
+        return list(found["status"]["resourceRules"])
+
+    def _check_claim(self, name: str) -> None:
+        found = self._api.find("PersistentVolumeClaim", name)
+        if found is None:
+            self._check_storage_class()
+            return
+        owner = (found["metadata"].get("annotations") or {}).get(LABEL_INSTANCE)
+        if owner not in (None, self.instance.key):
+            raise Conflict(
+                f"the claim {name} holds the data of {owner}",
+                hint=f"name the volume otherwise in [deploy.{self.instance.name}]",
+            )
+        size = self._settings.volume_size
+        has = found["spec"]["resources"]["requests"]["storage"]
+        if size and size != has:
+            self._notes.append(
+                f"the claim {name} has {has} and stays as it is; to grow it: kubectl edit pvc "
+                f"{name}"
+            )
+
+    def _check_storage_class(self) -> None:
+        wanted = self._settings.storage_class
+        try:
+            listed = self._api.cluster(
+                "StorageV1Api", "list_storage_class", doing="list storageclasses"
+            )["items"]
+        except PermissionDenied:
+            return  # a claim without a disk shows in the pod's state
+        known = [str(one["metadata"]["name"]) for one in listed]
+        if wanted and wanted not in known:
+            raise ConfigurationError(
+                f"the cluster has no storage class «{wanted}»",
+                hint=f"set storage_class in {self._table} to one of: {', '.join(known)}",
+            )
+        if not wanted and not any(_is_default(one) for one in listed):
+            raise ConfigurationError(
+                "the cluster has no default storage class",
+                hint=f"set storage_class in {self._table} to one of: {', '.join(known) or 'none'}",
+            )
+
+    def _try(self) -> None:
+        """Ask the API server to make such a pod, but not to keep it: quotas, limits, pod security,
+        accounts and policies all have their say."""
+        registry = self.instance.registry
+        image = registry.repository if registry and registry.repository else "image"
+        name = f"{objects.base_name(self.instance)}-trial"
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": objects.metadata(self.instance, name, {}),
+            "spec": objects.pod(self.instance, self._settings, image, "trial"),
+        }
+        self._api.create(pod, dry_run=True)
+
+
+def _covers(rule: Json, wanted: Permission) -> bool:
+    """Whether a rule of RBAC allows something, of any name."""
+    lists = (rule.get("apiGroups"), rule.get("resources"), rule.get("verbs"))
+    fits = all({one, "*"} & set(some or ()) for one, some in zip(wanted, lists, strict=True))
+    return fits and not rule.get("resourceNames")
+
+
+def _is_default(storage_class: Json) -> bool:
+    notes = storage_class["metadata"].get("annotations") or {}
+    return notes.get(DEFAULT_CLASS) == "true"
+
+
+def _grouped(lacking: list[Permission]) -> Iterator[str]:
+    """`create, patch deployments of apps`, one resource after the other."""
+    verbs: dict[tuple[str, str], list[str]] = {}
+    for group, resource, verb in lacking:
+        verbs.setdefault((group, resource), []).append(verb)
+    for (group, resource), some in verbs.items():
+        yield f"{', '.join(some)} {resource}" + (f" of {group}" if group else "")
