@@ -125,7 +125,7 @@ async def start(session: Session, request: DeployRequest, wish: Wish) -> Run:
     from cli.views import markdown
 
     client = session.client
-    page = "\n".join(filter(None, (wish.details, markdown(session, request.instance.key))))
+    page = "\n".join(filter(None, (markdown(session, request.instance.key), wish.details)))
     if wish.replace:
         await _replace(client, request)
     try:

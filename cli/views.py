@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from cli.session import Session
 
 VIEWS = {
-    "all deployments": "",
+    "all": "",
     "failed": 'ExecutionStatus = "Failed"',
     "running": 'ExecutionStatus = "Running"',
-    "waiting for a person": 'ExecutionStatus = "Running" AND DeployStep STARTS_WITH "asking-"',
-    "by schedule": 'DeployTrigger = "schedule"',
+    "waiting": 'ExecutionStatus = "Running" AND DeployStep STARTS_WITH "asking-"',
+    "scheduled": 'DeployTrigger = "schedule"',
 }
 """Name -> what it asks for besides the instance, in Temporal's list-filter language."""
 
@@ -44,7 +44,7 @@ def views(
     ] = "",
     json: output.Json = False,
 ) -> None:
-    """Links to lists of an instance's deployments in the Temporal UI: all, failed, running, …
+    """Links to lists of an instance's deployments in the Temporal UI: all, failed, running, waiting
 
     Opening one keeps it among the saved views of that browser.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,42 +183,56 @@ class Journal:
         instance = self._request.instance
         lines = [
             f"**{instance.key}** release {progress.number or '?'}: **{progress.phase}**",
-            "",
-            "| | step | seconds | |",
-            "|---|---|---|---|",
+            *self._wrong(),
+            *self._asked(),
+            *(f"- **a person is needed**: {one}" for one in progress.left),
+            *self._table(),
         ]
-        for record in progress.steps:
+        if progress.artifact is not None:
+            lines += ["", f"artifact: `{progress.artifact.short}`"]
+        if progress.url:
+            lines += ["", f"serves at <{progress.url}>"]
+        lines.append("")
+        lines += [f"- policy: {one}" for one in progress.checks]
+        lines += [f"- {one.choice} by {one.by}: {one.why}" for one in progress.decisions]
+        lines += [f"- undone: {one}" for one in progress.undone]
+        lines += ["", "---"]  # the UI cuts off a page's end: let it be this
+        return "\n".join(lines)
+
+    def _wrong(self) -> list[str]:
+        failure = self.progress.failure
+        if failure is None:
+            return []
+        evidence = ["", "```", failure.evidence, "```"] if failure.evidence else []
+        return ["", f"**failed** at {failure}", *evidence, ""]
+
+    def _asked(self) -> list[str]:
+        question = self.progress.question
+        if question is None:
+            return []
+        example = json.dumps({"choice": question.choices[0], "by": "you", "why": ""})
+        return [
+            "",
+            f"**waits for an answer** ({', '.join(question.choices)}) until "
+            f"{question.deadline:%Y-%m-%d %H:%M} UTC, then: {question.otherwise}",
+            "",
+            f"> {question.text}",
+            "",
+            f"Answer here: More Actions, Send a Signal, `answer`, with `{example}`; "
+            "or at the command line: helix approve, reject or answer.",
+            "",
+        ]
+
+    def _table(self) -> list[str]:
+        rows = []
+        for record in self.progress.steps:
             seconds = ""
             if record.started_at and record.ended_at:
                 seconds = f"{(record.ended_at - record.started_at).total_seconds():.1f}"
             detail = record.detail.splitlines()[0] if record.detail else ""
             detail = detail.replace("|", "\\|")
-            lines.append(f"| {MARKS[record.state]} | {record.step} | {seconds} | {detail} |")
-        if progress.artifact is not None:
-            lines += ["", f"artifact: `{progress.artifact.short}`"]
-        lines += [f"- policy: {one}" for one in progress.checks]
-        if progress.url:
-            lines += ["", f"serves at <{progress.url}>"]
-        if progress.failure is not None:
-            lines += ["", f"**failed** at {progress.failure}"]
-            if progress.failure.evidence:
-                lines += ["", "```", progress.failure.evidence, "```"]
-        if progress.question is not None:
-            question = progress.question
-            lines += [
-                "",
-                f"**waits for an answer** ({', '.join(question.choices)}) until "
-                f"{question.deadline:%Y-%m-%d %H:%M} UTC, then: {question.otherwise}",
-                "",
-                f"> {question.text}",
-                "",
-                "Answer it here, as a signal `answer` or an update `decide` (More Actions), with "
-                f'`{{"choice": "{question.choices[0]}", "by": "you", "why": "…"}}`',
-            ]
-        lines += [f"- {one.choice} by {one.by}: {one.why}" for one in progress.decisions]
-        lines += [f"- undone: {one}" for one in progress.undone]
-        lines += [f"- **a person is needed**: {one}" for one in progress.left]
-        return "\n".join(lines)
+            rows.append(f"| {MARKS[record.state]} | {record.step} | {seconds} | {detail} |")
+        return ["", "| | step | seconds | |", "|---|---|---|---|", *rows]
 
 
 def failure_of(error: BaseException, step: str) -> Failure:
