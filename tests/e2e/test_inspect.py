@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from hashlib import sha256
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.machine import Project
+from tests.e2e.machine import HELIX, ROOT, Machine, Project
 
 pytestmark = pytest.mark.engine
 
@@ -105,3 +107,30 @@ def test_a_file_that_is_no_history_is_named(failed: Project, tmp_path: Path) -> 
     path.write_text("{}")
     assert str(path) in failed.helix("replay", str(path), expect=2).err
     assert "helix export" in failed.helix("replay", "absent.zip", expect=2).err
+
+
+def test_a_debugger_stops_in_the_middle_of_a_replay(
+    machine: Machine, projects: Callable[..., Project], tmp_path: Path
+) -> None:
+    project = projects(registry=None)
+    project.behave("1")
+    project.push()
+    # Somebody puts a breakpoint() into the code.
+    copy = tmp_path / "workflows"
+    shutil.copytree(ROOT / "workflows", copy)
+    deploy = copy / "deploy.py"
+    line = "        self._journal.ended(Outcome.SUCCEEDED)\n"
+    assert deploy.read_text().count(line) == 1
+    deploy.write_text(deploy.read_text().replace(line, f"        breakpoint()\n{line}"))
+    done = subprocess.run(
+        [*HELIX, "replay", "dev", "--debug"],
+        cwd=project.folder,
+        env=machine.environ() | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        input="p 'it is', self._instance.key\nc\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"('it is', '{project.name}/dev')" in done.stdout
+    assert "can carry it on" in done.stdout

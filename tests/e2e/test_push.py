@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,25 @@ def test_a_retry_does_not_repeat_what_succeeded(project: Project) -> None:
     assert steps(project)["build"] == steps(project)["push"] == "skipped"
     assert steps(project)["health-check"] == "failed"
     assert project.history()[0]["request"]["trigger"] == "retry"
+
+
+def test_a_retry_succeeds_once_what_was_wrong_outside_is_mended(
+    projects: Callable[..., Project], tmp_path: Path
+) -> None:
+    project = projects(deploy=f'volumes = ["{tmp_path}:/flag"]')
+    toml = project.folder / "helix.toml"
+    check = "import os, sys; sys.exit(not os.path.exists('/flag/ready'))"
+    toml.write_text(
+        toml.read_text().replace('path = "/"', f'command = ["python3", "-c", "{check}"]')
+    )
+    project.behave("1")
+    project.push(expect=3)
+    (tmp_path / "ready").touch()
+    project.helix("retry", "--reason", "it is ready now")
+    assert project.version() == "1"
+    assert steps(project)["build"] == steps(project)["push"] == "skipped"
+    first, retried = reversed(project.history())
+    assert retried["request"]["retry_of"] == first["deployment"]
 
 
 def test_a_project_without_a_registry_runs_what_its_engine_built(

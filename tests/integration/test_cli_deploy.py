@@ -133,6 +133,25 @@ async def test_what_the_ui_shows_says_who_what_and_why(shop: Shop) -> None:
     assert attributes["DeployTrigger"] == "push"
 
 
+async def test_every_view_is_a_query_that_the_server_answers(shop: Shop) -> None:
+    world = World(fails={"check_health": [failure("HealthCheckFailed")]})
+    async with shop.worker(world):
+        assert (await shop.run("push")).exit == 3
+        assert (await shop.run("push")).exit == 0
+    told = await shop.run("views", "prod", "--json")
+    queries = {one["name"]: one["query"] for one in json.loads(told.out)["views"]}
+    counts: dict[str, int] = {}
+    for _ in range(50):  # what is listed lags behind what has happened
+        counts = {
+            name: (await shop.client.count_workflows(query)).count
+            for name, query in queries.items()
+        }
+        if (counts["all"], counts["running"]) == (2, 0):
+            break
+        await asyncio.sleep(0.2)
+    assert counts == {"all": 2, "failed": 1, "running": 0, "waiting": 0, "scheduled": 0}
+
+
 async def test_a_failure_ends_with_3_its_cause_and_what_to_do(shop: Shop) -> None:
     world = World(fails={"check_health": [failure("HealthCheckFailed", "it exits at once")]})
     async with shop.worker(world):

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,41 @@ async def test_a_failure_pauses_it_if_it_should(shop: Shop) -> None:
             if (state := await shown(shop))["paused"]:
                 break
     assert state["paused"]
+
+
+async def test_a_start_is_spread_over_the_jitter(shop: Shop) -> None:
+    async with working(shop, World()):
+        await add(shop, "--cron", "0 4 * * *", "--jitter", "1h")
+        state = await shown(shop)
+    starts = [datetime.fromisoformat(each) for each in state["next"]]
+    assert {one.hour for one in starts} == {4}
+    assert len({(one.minute, one.second) for one in starts}) > 1
+
+
+async def test_a_run_that_may_cancel_waits_for_the_rollback_of_the_one_before(shop: Shop) -> None:
+    world = World(slow={"check_health": 60}, watch="check_health")
+    async with working(shop, world):
+        await add(shop, *NEVER, "--overlap", "cancel")
+        await shop.run("schedule", "trigger", "prod")
+        await asyncio.wait_for(world.started.wait(), 30)
+        world.slow.clear()
+        await shop.run("schedule", "trigger", "prod")
+        state = await until(shop, "succeeded")
+    assert [one["outcome"] for one in state["recent"]] == ["succeeded", "cancelled"]
+    restored = world.calls.index("restore_release")
+    assert restored < len(world.calls) - 1 - world.calls[::-1].index("start_release")
+
+
+async def test_a_run_that_may_wait_begins_when_the_one_before_has_ended(shop: Shop) -> None:
+    world = World(slow={"build": 2}, watch="build")
+    async with working(shop, world):
+        await add(shop, *NEVER, "--overlap", "buffer")
+        await shop.run("schedule", "trigger", "prod")
+        await asyncio.wait_for(world.started.wait(), 30)
+        await shop.run("schedule", "trigger", "prod")
+        await until(shop, "succeeded", runs=2)
+    order = [one for one in world.calls if one in ("record_start", "record_end")]
+    assert order == ["record_start", "record_end"] * 2
 
 
 async def test_what_was_missed_is_made_up_for_one_after_the_other(shop: Shop) -> None:

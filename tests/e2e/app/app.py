@@ -6,6 +6,7 @@
                                      broken: answers 500
 "slow": seconds an answer takes      "slow_start": seconds before it listens
 "stubborn": true, does not hear SIGTERM
+"sours": seconds after which it answers 500
 """
 
 import json
@@ -19,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BEHAVIOUR = json.loads(pathlib.Path(__file__).with_name("behaviour.json").read_text())
 MODE = BEHAVIOUR["mode"]
+BEGAN = time.monotonic()
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -34,7 +36,8 @@ class Answer(BaseHTTPRequestHandler):
     def respond(self):
         time.sleep(BEHAVIOUR.get("slow", 0))
         body = json.dumps({"version": BEHAVIOUR["version"], "env": os.environ.get("GREETING", "")})
-        self.send_response(500 if MODE == "broken" else 200)
+        sour = time.monotonic() - BEGAN > BEHAVIOUR.get("sours", float("inf"))
+        self.send_response(500 if MODE == "broken" or sour else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
