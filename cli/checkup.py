@@ -18,6 +18,8 @@ from worker import paths
 
 if TYPE_CHECKING:
     from model.instance import Instance
+    from model.platform import Identity
+    from providers.base import CloudProvider
 
 LITTLE_DISK = 2_000_000_000
 """Bytes: with less free, builds fail."""
@@ -254,22 +256,65 @@ def _space(what: str, folder: str) -> Finding:
 
 
 def _instance(name: str) -> list[Finding]:
-    """Who we are on the instance's platform and in its registry, with this shell's accounts."""
+    """Who we are on the instance's platform and in its registry, with this shell's accounts; what
+    is missing there; and which permissions are."""
+    from cli.platform import open_provider
     from project.load import load_project
     from project.resolve import resolve
 
     instance = resolve(load_project(), name)
-    findings: list[Finding] = []
-    for what, ask in (
-        (f"{name}: secrets", _secrets),
-        (f"{name}: platform", _platform),
-        (f"{name}: registry", _registry),
-    ):
-        try:
-            findings.append(ok(what, ask(instance)))
-        except HelixError as error:
-            findings.append(problem(what, error.message, error.hint))
+    findings = _tried(f"{name}: secrets", lambda: _secrets(instance))
+    if instance.target.kind != (instance.registry.kind if instance.registry else ""):
+        findings += _tried(f"{name}: registry", lambda: _registry(instance))
+    try:
+        with open_provider(instance) as provider:
+            who = _tried(f"{name}: platform", lambda: _told(provider.identity()))
+            findings += who
+            if who[0].state is State.OK:
+                findings += _permissions(name, provider)
+                findings += _tried(f"{name}: set-up", lambda: _set_up(provider))
+                findings += [note(f"{name}: note", text) for text in provider.context.notes]
+    except HelixError as error:
+        findings.append(problem(f"{name}: platform", error.message, error.hint))
     return findings
+
+
+def _tried(what: str, ask: Callable[[], str]) -> list[Finding]:
+    """What a check says, or why it does not."""
+    try:
+        return [ok(what, ask())]
+    except HelixError as error:
+        return [problem(what, error.message, error.hint)]
+
+
+def _told(identity: Identity) -> str:
+    until = f", until {identity.expires_at:%Y-%m-%d %H:%M} UTC" if identity.expires_at else ""
+    return f"{identity.who} at {identity.where}{until}"
+
+
+def _permissions(name: str, provider: CloudProvider) -> list[Finding]:
+    """What these credentials lack, where the platform can be asked."""
+    what, page = f"{name}: permissions", f"docs/providers/{provider.instance.target.kind}.md"
+    try:
+        lacking = provider.lacking()
+    except HelixError as error:
+        return [note(what, f"not known: {error.message}", error.hint)]
+    if lacking is None:
+        return [ok(what, f"cannot be asked for here; the least that is needed: {page}")]
+    if lacking:
+        return [problem(what, f"lacking {', '.join(lacking)}", f"allow them: see {page}")]
+    return [ok(what, "all that a deployment needs")]
+
+
+def _set_up(provider: CloudProvider) -> str:
+    """What the step «validate» asks the platform."""
+    from activities.validate import check_capabilities
+
+    check_capabilities(provider.instance, provider.capabilities)
+    provider.preflight()
+    if (bucket := provider.bucket()) is not None:
+        bucket.check()
+    return "nothing is missing"
 
 
 def _secret(reference: str) -> Any:
@@ -286,14 +331,6 @@ def _secrets(instance: Instance) -> str:
     return f"{len(references)} found" if references else "none needed"
 
 
-def _platform(instance: Instance) -> str:
-    from cli.platform import open_provider
-
-    with open_provider(instance) as provider:
-        found = provider.identity()
-    return f"{found.who} at {found.where}"
-
-
 def _registry(instance: Instance) -> str:
     from registries.base import RegistryContext
     from registries.open import open_registry
@@ -301,8 +338,7 @@ def _registry(instance: Instance) -> str:
     if instance.registry is None:
         return "none: the image stays in the engine"
     with open_registry(instance.registry, RegistryContext(secret=_secret)) as registry:
-        found = registry.authenticate()
-    return f"{found.who} at {found.where}"
+        return _told(registry.authenticate())
 
 
 CHECKS: tuple[tuple[str, Callable[[], list[Finding] | Awaitable[list[Finding]]]], ...] = (

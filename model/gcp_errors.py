@@ -80,6 +80,7 @@ EXCEPTIONS: dict[str, type[HelixError]] = {
     "DefaultCredentialsError": PermissionDenied,
     "MalformedError": ConfigurationError,
     "MutualTLSChannelError": ConfigurationError,
+    "OAuthError": AuthExpired,
     "ReauthFailError": AuthExpired,
     "RefreshError": AuthExpired,
     "TransportError": Transient,

@@ -39,6 +39,7 @@ from providers.aws_api import AwsApi, tag_value
 from providers.aws_bucket import S3Bucket
 from providers.aws_logs import LogGroup
 from providers.aws_network import load_balancer_url, task_address
+from providers.aws_permissions import lacking
 from providers.aws_preflight import Preflight
 from providers.aws_rollout import epitaph, hopeless, judge, primary_of, word_about
 from providers.aws_secrets import Secrets
@@ -98,6 +99,10 @@ class AwsProvider(CloudProvider):
         """The ARN of the user or role that AWS takes us for."""
         caller = self._api("sts", "get_caller_identity")
         return Identity(where=f"AWS {self._settings.region}", who=caller["Arn"])
+
+    def lacking(self) -> list[str] | None:
+        """See `providers.aws_permissions`."""
+        return lacking(self._api, self.instance, self._settings)
 
     def preflight(self) -> None:
         """See `providers.aws_preflight`."""

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 
 from model.aws_errors import translate
+from model.errors import PermissionDenied
 
 NO_RETRIES = Config(
     connect_timeout=5, read_timeout=9, retries={"mode": "standard", "total_max_attempts": 1}
@@ -85,3 +86,8 @@ def _translated(service: str, operation: str = "") -> Iterator[None]:
     except (ClientError, BotoCoreError) as error:
         name = "".join(part.title() for part in operation.split("_"))
         raise translate(error, service, name) from None
+    except FileNotFoundError as error:
+        raise PermissionDenied(
+            f"{service}: AWS_WEB_IDENTITY_TOKEN_FILE names {error.filename}, which is not there",
+            hint="let the CI write its OpenID Connect token there; see docs/providers/aws.md",
+        ) from None

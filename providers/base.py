@@ -109,6 +109,11 @@ class CloudProvider(ABC):
             Transient, PlatformUnhealthy: the platform does not answer.
         """
 
+    def lacking(self) -> list[str] | None:
+        """The permissions that a deployment needs and these credentials lack, by the names that
+        the platform has for them. None where the platform cannot be asked. Reads only."""
+        return None
+
     @abstractmethod
     def preflight(self) -> None:
         """Everything that can be known to fail before anything is changed: region, quota,

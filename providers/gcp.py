@@ -93,6 +93,17 @@ class GcpProvider(CloudProvider):
         self._find()
         return Identity(where=f"Cloud Run {self._parent}", who=who, expires_at=expires_at)
 
+    def lacking(self) -> list[str] | None:
+        """Those of `NEEDED` on the service; None before there is one."""
+        if self._find() is None:
+            return None
+        answer = self._api.read(
+            self._api.services.test_iam_permissions,
+            TestIamPermissionsRequest(resource=self._name, permissions=NEEDED),
+            "run.services.get",
+        )
+        return [one for one in NEEDED if one not in answer.permissions]
+
     def preflight(self) -> None:
         """See that names, strategy, image and permissions will do."""
         self._refuse_volumes()
@@ -189,12 +200,7 @@ class GcpProvider(CloudProvider):
             )
 
     def _check_permissions(self) -> None:
-        answer = self._api.read(
-            self._api.services.test_iam_permissions,
-            TestIamPermissionsRequest(resource=self._name, permissions=NEEDED),
-            "run.services.get",
-        )
-        if lacking := [one for one in NEEDED if one not in answer.permissions]:
+        if lacking := self.lacking():
             raise PermissionDenied(
                 f"these credentials lack {', '.join(lacking)} on {self._name}",
                 hint="grant roles/run.developer: see docs/providers/gcp.md",

@@ -134,7 +134,8 @@ class Api:
             raise translate(error, "log in to Google Cloud") from None
         names = ("service_account_email", "account", "signer_email")
         found = (getattr(self._credentials, name, "") for name in names)
-        who = next((name for name in found if name), type(self._credentials).__name__)
+        federation = (getattr(self._credentials, "info", None) or {}).get("audience")
+        who = next(filter(None, found), federation or type(self._credentials).__name__)
         expiry: datetime | None = getattr(self._credentials, "expiry", None)
         return who, expiry.replace(tzinfo=UTC) if expiry else None
 

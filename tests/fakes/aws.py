@@ -57,6 +57,7 @@ from werkzeug.serving import make_server
 
 from tests.fakes.aws_container import Container
 from tests.fakes.aws_iam import simulate_principal_policy
+from tests.fakes.aws_wire import ADMIN, permission_of
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
@@ -511,6 +512,8 @@ class AwsServer:
     """The part of all calls that fails at random, a third of them after they happened."""
     calls: list[str] = field(default_factory=list)
     """The operations that were called, in order."""
+    permissions: set[str] = field(default_factory=set)
+    """What was needed for all calls but those of `client`."""
     random: random.Random = field(default_factory=lambda: random.Random(5))
 
     def client(self, service: str) -> Any:
@@ -521,7 +524,9 @@ class AwsServer:
             endpoint_url=self.url,
             aws_access_key_id="test",
             aws_secret_access_key="test",
-            config=Config(retries={"total_max_attempts": 1, "mode": "standard"}),
+            config=Config(
+                retries={"total_max_attempts": 1, "mode": "standard"}, user_agent_extra=ADMIN
+            ),
         )
 
     def fault(self, operation: str) -> Fault | None:
@@ -599,6 +604,7 @@ def _with_faults(app: Any, aws: AwsServer) -> Callable[..., Iterable[bytes]]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = BytesIO(body)
         operation = _operation(environ, body)
+        aws.permissions |= {permission_of(environ, operation)} - {""}
         fault = aws.fault(operation)
         if fault is None:
             return app(environ, start_response)  # type: ignore[no-any-return]
