@@ -164,8 +164,8 @@ class Preflight:
         if instance.stop_first and own.replicas != 1:
             raise ConfigurationError(
                 f"{own.replicas} pods cannot take turns",
-                hint=f"set replicas = 1 in {self._table}: with a volume, or with strategy = "
-                '"stop-first", there is a single writer',
+                hint=f"set replicas = 1 in {self._table}: with a volume, object storage, or "
+                'strategy = "stop-first", there is a single writer',
             )
         if own.replicas == 0 and instance.health_check.kind != "none":
             raise ConfigurationError(

@@ -60,7 +60,7 @@ def _compile(goal: Path) -> None:
         ["go", "build", "-trimpath", "-ldflags", flags, "-o", new, "."],
         mend="install Go as new as control_plane/go.mod says, then run it again",
         timeout=BUILD_SECONDS,
-        env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"},
+        env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
         cwd=SOURCE,
     )
     new.replace(goal)

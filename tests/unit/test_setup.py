@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from scripts.closing_line import closing_line
 from scripts.demo.load import Load
-from scripts.setup import environment, packages, shell
+from scripts.setup import environment, kubernetes, packages, shell
 from scripts.setup.shell import ROOT, SetupFailed
 
 LOCK = environment.LOCK.read_text()
@@ -147,3 +147,11 @@ def test_the_load_counts_a_server_that_is_gone() -> None:
         done.wait(0.1)
     assert load.answers.total() == 0
     assert load.failures.total() == load.requests > 0
+
+
+def test_all_modules_of_the_control_plane_are_of_one_release() -> None:
+    """The staging modules that kubernetes replaces by folders of its own must be pinned by us."""
+    lines = (kubernetes.SOURCE / "go.mod").read_text().splitlines()
+    pins = [line.split() for line in lines if " => k8s.io/" in line]
+    assert len(pins) > 30
+    assert {pin[-1] for pin in pins} == {kubernetes.version().replace("1.", "v0.", 1)}
