@@ -43,7 +43,8 @@ from providers.base import CloudProvider, Context
 from providers.kubernetes_api import MANAGER, Api
 from providers.kubernetes_logs import Logs
 from providers.kubernetes_objects import Front, Handle, KubernetesSettings, Marks
-from providers.kubernetes_preflight import FORWARD, Preflight, may, who
+from providers.kubernetes_permissions import FORWARD, Permissions, may, needed
+from providers.kubernetes_preflight import Preflight, who
 from providers.kubernetes_reach import Forward, connect, execute
 
 Json = dict[str, Any]
@@ -89,6 +90,10 @@ class KubernetesProvider(CloudProvider):
             who=name,
             expires_at=expires_at,
         )
+
+    def lacking(self) -> list[str]:
+        """What the API server would refuse us in the namespace."""
+        return Permissions(self._api).lacking(needed(self.instance, self._settings))
 
     def preflight(self) -> None:
         """See `providers.kubernetes_preflight`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -15,33 +14,11 @@ from model.names import LABEL_INSTANCE
 from providers import kubernetes_objects as objects
 from providers.kubernetes_api import Api
 from providers.kubernetes_objects import KubernetesSettings
+from providers.kubernetes_permissions import FORWARD, Permissions, needed
 
 Json = dict[str, Any]
-Permission = tuple[str, str, str]
-"""API group, resource, verb."""
-Table = dict[tuple[str, str], tuple[str, ...]]
-"""Group and resource -> verbs."""
-
 DOCUMENT = "docs/providers/kubernetes.md"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
-
-ALWAYS: Table = {
-    ("apps", "deployments"): ("get", "list", "create", "patch", "delete"),
-    ("apps", "statefulsets"): ("get", "list", "create", "patch", "delete"),
-    ("apps", "controllerrevisions"): ("list", "delete"),
-    ("", "services"): ("get", "create", "patch", "delete"),
-    ("", "secrets"): ("create", "patch", "delete"),
-    ("", "pods"): ("list", "create", "delete"),
-    ("", "pods/log"): ("get",),
-    ("discovery.k8s.io", "endpointslices"): ("list",),
-}
-"""What every release needs. `create` of pods is only asked for on trial: it shows what quotas and
-policies would refuse."""
-WITH_VOLUMES: Table = {("", "persistentvolumeclaims"): ("get", "list", "create", "delete")}
-WITH_HOST: Table = {("networking.k8s.io", "ingresses"): ("create", "patch", "delete")}
-FORWARD: Permission = ("", "pods/portforward", "create")
-"""With it a release is checked from here; without it, its readiness decides."""
-WITH_COMMAND: Table = {("", "pods/exec"): ("create",)}
 
 
 def who(api: Api) -> tuple[str, datetime | None]:
@@ -61,48 +38,6 @@ def _expiry(token: str) -> datetime | None:
         claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
         return datetime.fromtimestamp(claims["exp"], UTC)
     return None
-
-
-def may(api: Api, wanted: Permission) -> bool:
-    """Whether the API server would let us do this in the namespace."""
-    group, resource, verb = wanted
-    what, _, part = resource.partition("/")
-    body = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {
-            "resourceAttributes": {
-                "namespace": api.namespace,
-                "group": group,
-                "resource": what,
-                "subresource": part,
-                "verb": verb,
-            }
-        },
-    }
-    found = api.cluster(
-        "AuthorizationV1Api",
-        "create_self_subject_access_review",
-        body,
-        doing="create selfsubjectaccessreviews",
-    )
-    return bool(found["status"]["allowed"])
-
-
-def needed(instance: Instance, settings: KubernetesSettings) -> list[Permission]:
-    """The permissions that an instance's releases need."""
-    tables = [
-        ALWAYS,
-        WITH_VOLUMES if instance.volumes else {},
-        WITH_HOST if settings.host else {},
-        WITH_COMMAND if instance.health_check.kind == "command" else {},
-    ]
-    return [
-        (group, resource, verb)
-        for table in tables
-        for (group, resource), verbs in table.items()
-        for verb in verbs
-    ]
 
 
 class Preflight:
@@ -191,39 +126,18 @@ class Preflight:
             raise Conflict(f"the namespace «{name}» is being deleted", hint="use another")
 
     def _check_permissions(self) -> None:
-        rules = self._rules()
-
-        def granted(wanted: Permission) -> bool:
-            # The list may be incomplete, where not only RBAC decides: then it is asked one by one.
-            return any(_covers(rule, wanted) for rule in rules) or may(self._api, wanted)
-
-        lacking = [one for one in needed(self.instance, self._settings) if not granted(one)]
-        if lacking:
+        ours = Permissions(self._api)
+        if lacking := ours.lacking(needed(self.instance, self._settings)):
             raise PermissionDenied(
-                f"in the namespace {self._api.namespace} we lack {'; '.join(_grouped(lacking))}",
+                f"in the namespace {self._api.namespace} we lack {'; '.join(lacking)}",
                 hint=f"apply the Role in {DOCUMENT}",
             )
         checked = self.instance.health_check.kind in ("http", "tcp")
-        if checked and not granted(FORWARD):
+        if checked and ours.lacking([FORWARD]):
             self._notes.append(
                 "without the permission to create pods/portforward, releases are not checked from "
                 "here: their readiness decides"
             )
-
-    def _rules(self) -> list[Json]:
-        """What the API server lists as allowed to us in the namespace, in one call."""
-        body = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectRulesReview",
-            "spec": {"namespace": self._api.namespace},
-        }
-        found = self._api.cluster(
-            "AuthorizationV1Api",
-            "create_self_subject_rules_review",
-            body,
-            doing="create selfsubjectrulesreviews",
-        )
-        return list(found["status"]["resourceRules"])
 
     def _check_claim(self, name: str) -> None:
         found = self._api.find("PersistentVolumeClaim", name)
@@ -279,22 +193,6 @@ class Preflight:
         self._api.create(pod, dry_run=True)
 
 
-def _covers(rule: Json, wanted: Permission) -> bool:
-    """Whether a rule of RBAC allows something, of any name."""
-    lists = (rule.get("apiGroups"), rule.get("resources"), rule.get("verbs"))
-    fits = all({one, "*"} & set(some or ()) for one, some in zip(wanted, lists, strict=True))
-    return fits and not rule.get("resourceNames")
-
-
 def _is_default(storage_class: Json) -> bool:
     notes = storage_class["metadata"].get("annotations") or {}
     return notes.get(DEFAULT_CLASS) == "true"
-
-
-def _grouped(lacking: list[Permission]) -> Iterator[str]:
-    """`create, patch deployments of apps`, one resource after the other."""
-    verbs: dict[tuple[str, str], list[str]] = {}
-    for group, resource, verb in lacking:
-        verbs.setdefault((group, resource), []).append(verb)
-    for (group, resource), some in verbs.items():
-        yield f"{', '.join(some)} {resource}" + (f" of {group}" if group else "")

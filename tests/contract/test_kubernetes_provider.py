@@ -38,6 +38,8 @@ from providers import kubernetes_logs
 from providers.base import Context, PullCredentials
 from providers.kubernetes import KubernetesProvider
 from providers.kubernetes_api import Api
+from providers.kubernetes_objects import KubernetesSettings
+from providers.kubernetes_permissions import FORWARD, needed
 from tests.contract.provider_suite import Killed, ProviderSuite, World
 from tests.fakes.kubelet import MERGE, Kubelet, wait_until
 from tests.fakes.kubelet_runtime import LoopbackRuntime
@@ -635,6 +637,10 @@ def test_what_is_anothers_is_left_alone(stateful: KubernetesWorld) -> None:
 
 def test_each_missing_permission_is_named(world: KubernetesWorld) -> None:
     world.forbid("deployments", "pods/log")
+    with world.opened() as provider:
+        assert provider.lacking() == [
+            "get, list, create, patch, delete deployments of apps", "get pods/log",
+        ]  # fmt: skip
     with world.opened() as provider, pytest.raises(PermissionDenied) as refusal:
         provider.preflight()
     assert "get, list, create, patch, delete deployments of apps" in refusal.value.message
@@ -644,6 +650,27 @@ def test_each_missing_permission_is_named(world: KubernetesWorld) -> None:
         provider.start(world.release(1), None)
     assert "allow deployer to list deployments of apps in the namespace" in refusal.value.hint
     assert refusal.value.request_id
+
+
+def test_the_documented_role_is_what_the_code_asks_for(world: KubernetesWorld) -> None:
+    world.settings["host"] = "shop.test"
+    world.options |= {
+        "volumes": (Volume(mount="/data", name="helix-data"),),
+        "health_check": HealthCheck(kind="command", command=("true",)),
+    }
+    instance = world.instance("r1")
+    settings = KubernetesSettings.model_validate(instance.target.settings)
+    rules = documented_role()[0]["rules"]
+    documented = {
+        (rule["apiGroups"][0], resource, verb)
+        for rule in rules
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    better = {("", "events", "list"), ("", "pods/exec", "get"), ("", "pods/portforward", "get")}
+    assert documented == {*needed(instance, settings), FORWARD, *better}
+    with world.opened(instance) as provider:
+        assert provider.lacking() == []
 
 
 # --- errors ---------------------------------------------------------------------------------------
