@@ -120,6 +120,7 @@ def test_an_answer_waits_for_a_worker_that_is_down(
 
 def test_each_answer_to_a_failed_step(projects: Callable[..., Project]) -> None:
     project = projects(registry=None, deploy=ASK % "10m")
+    project.patience(3)
     project.behave("1")
     project.push()
     project.behave("2", "broken")
