@@ -263,7 +263,7 @@ def helix(ledger_url: str, tmp_path: Path) -> Helix:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "cli.main", "audit", *words],
+            [sys.executable, "-m", "cli", "audit", *words],
             env={**os.environ, **env},
             capture_output=True, text=True, timeout=60, cwd=ROOT,
         )  # fmt: skip

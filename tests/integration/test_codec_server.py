@@ -85,7 +85,7 @@ def codec_server(keys: Path, *words: str, **env: str) -> Iterator[Server]:
     """The real command."""
     address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "codec-server", "--address", address, *words],
+        [sys.executable, "-m", "cli", "codec-server", "--address", address, *words],
         env={
             **os.environ,
             "HELIX_ENCRYPTION_KEYS": f"file:{keys}",
@@ -283,7 +283,7 @@ def test_a_server_that_would_not_be_safe_does_not_start(
     keys: Path, words: tuple[str, ...], env: dict[str, str], why: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "codec-server", *words],
+        [sys.executable, "-m", "cli", "codec-server", *words],
         env={**os.environ, "HELIX_ENCRYPTION_KEYS": f"file:{keys}",
              "HELIX_STATE_DIR": str(keys.parent / "state"), **env},
         capture_output=True, text=True, timeout=60, cwd=ROOT,
