@@ -19,12 +19,16 @@ SEARCH_ATTRIBUTES = ("DeployInstance", "DeployImage", "DeployTrigger", "DeploySt
 
 
 @asynccontextmanager
-async def dev_server(database: str | None = None) -> AsyncIterator[Client]:
-    """The real server, its data in memory unless a file is named."""
+async def dev_server(
+    database: str | None = None, *, ui_port: int | None = None
+) -> AsyncIterator[Client]:
+    """The real server, its data in memory unless a file is named; with its UI if a port is."""
     env = await WorkflowEnvironment.start_local(
         data_converter=pydantic_data_converter,
         dev_server_existing_path=program("temporal", "temporal"),
         dev_server_database_filename=database,
+        ui=ui_port is not None,
+        ui_port=ui_port,
         dev_server_log_level="error",
         dev_server_extra_args=[
             "--dynamic-config-value",
