@@ -20,12 +20,12 @@ from tests.integration.test_codec_server import (
     lines,
     write,
 )
+from tests.services.browser import FLAGS
 from tests.services.need import program
 from tests.services.registry import free_port
 from tests.services.temporal import dev_server
 from tests.workflow.world import World
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 SECONDS = 60
 VISITS = 5
 """Chromium drops its connections whenever a network interface of the machine comes or goes, as it
@@ -34,9 +34,10 @@ does with each container that another test starts: then the page is loaded again
 
 @asynccontextmanager
 async def browser() -> AsyncIterator[Page]:
+    """One that makes its requests itself: whether it may is what is tested."""
     path = program("chromium", "browser", "on Debian: apt-get install chromium")
     async with async_playwright() as driver:
-        running = await driver.chromium.launch(executable_path=path, args=FLAGS)
+        running = await driver.chromium.launch(executable_path=path, args=list(FLAGS))
         page = await running.new_page(viewport={"width": 1400, "height": 1100})
         page.set_default_timeout(SECONDS * 1000)
         try:
