@@ -23,6 +23,9 @@ from model.errors import (
     Transient,
 )
 
+Rows = tuple[tuple[str, type[HelixError], str], ...]
+"""Pattern, case ignored -> what it means, and what to do."""
+
 TABLE: tuple[tuple[str, type[HelixError]], ...] = (
     (r"no space left on device|disk quota exceeded", PlatformUnhealthy),
     (r"did not complete successfully|executor failed|returned a non-zero code", BuildFailed),

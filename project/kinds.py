@@ -124,10 +124,8 @@ class Ecr(Kind):
     """How the engine is compiled; also names the image's tag."""
 
 
-class Docker(Runtime):
-    """A container on a Docker engine: this machine's, or another's over SSH or TLS."""
-
-    KIND = "docker"
+class OnEngine(Runtime):
+    """What every kind that speaks to a Docker engine can be told."""
 
     host: str = ""
     """The engine: unix:///var/run/docker.sock, ssh://user@host:22 or tcp://host:2376. The engine
@@ -140,23 +138,36 @@ class Docker(Runtime):
     """The file of known host keys, for ssh://."""
     publish: Port | None = None
     """The port on the engine's machine."""
-    address: str | None = None
-    """The address on the engine's machine to publish the port on."""
     network: str | None = None
     """A network of the engine to join."""
+
+
+class Docker(OnEngine):
+    """A container on a Docker engine: this machine's, or another's over SSH or TLS."""
+
+    KIND = "docker"
+
+    address: str | None = None
+    """The address on the engine's machine to publish the port on."""
     edge: str | None = None
     """The image of the proxy in front of releases; caddy:2 if absent, no proxy if empty."""
 
 
-class Swarm(Docker):
+class Swarm(OnEngine):
     """A service on a Docker Swarm."""
 
     KIND = "swarm"
 
-    replicas: Annotated[int, Field(ge=0)] = 1
+    replicas: Annotated[int, Field(ge=1)] = 1
     """How many containers; a database with a volume has one."""
     constraints: list[str] = []
     """Where they may run, such as node.labels.disk==ssd."""
+    publish_mode: Literal["ingress", "host"] = "ingress"
+    """ingress: the port is open on every node. host: on the container's own node only."""
+    monitor: Annotated[float, Field(gt=0)] = 5
+    """Seconds for which Swarm watches each new container before it believes in it."""
+    secret_files: bool = False
+    """Secrets become files under /run/secrets, and <NAME>_FILE names each."""
 
 
 class Aws(Runtime):

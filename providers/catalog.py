@@ -18,6 +18,7 @@ PROVIDERS = Catalog(
         "gcp": "providers.gcp:GcpProvider",
         "azure": "providers.azure:AzureProvider",
         "kubernetes": "providers.kubernetes:KubernetesProvider",
+        "swarm": "providers.swarm:SwarmProvider",
     },
     extras={"aws": "aws", "gcp": "gcp", "azure": "azure", "kubernetes": "kubernetes"},
 )

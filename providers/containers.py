@@ -7,7 +7,10 @@ what the engine itself says, whatever happened to the one before.
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,3 +212,26 @@ class Boxes:
         while (box := self.find(name)) is None and time.monotonic() < end:
             time.sleep(0.05)
         return box
+
+
+def exec_in(
+    client: docker.DockerClient, container: str, command: Sequence[str], timeout: float
+) -> tuple[int, str]:
+    """Run a command inside a container: exit code and output. After `timeout` seconds the exit
+    code is 124."""
+    api = client.api
+    run = api.exec_create(container, list(command))["Id"]
+    chunks: list[bytes] = []
+
+    def collect() -> None:
+        with suppress(Exception):  # an end of the engine's is seen by exec_inspect below
+            chunks.extend(api.exec_start(run, stream=True))
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    output = b"".join(chunks).decode(errors="replace")
+    if thread.is_alive():
+        return 124, f"{output}\nno end after {timeout:g} s".lstrip()
+    code = api.exec_inspect(run)["ExitCode"]
+    return (124 if code is None else int(code)), output

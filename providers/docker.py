@@ -20,7 +20,6 @@ may use the engine. They are in no label, argument or log.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -42,32 +41,27 @@ from model.errors import (
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers.base import CloudProvider, Context
-from providers.containers import LABEL_EDGE, LABEL_MADE, LABEL_PORT, PROMOTED_POLICY, Box, Boxes
+from providers.containers import (
+    LABEL_EDGE,
+    LABEL_MADE,
+    LABEL_PORT,
+    PROMOTED_POLICY,
+    Box,
+    Boxes,
+    exec_in,
+)
 from providers.docker_preflight import check_engine
-from providers.engine import Engine, EngineAddress, translated
+from providers.engine import Engine, EngineSettings, lines_of, translated
 from providers.images import Images
 from providers.traffic import Traffic, is_edge_of, spec_of
-from providers.tunnel import TunnelOptions
 from providers.volumes import Volumes
 
 
-class DockerSettings(BaseModel):
+class DockerSettings(EngineSettings):
     """`[cloud.<instance>.docker]`."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    host: str = ""
-    """The engine: unix:///var/run/docker.sock, ssh://user@host:22 or tcp://host:2376."""
-    tls: str | None = None
-    """A folder with ca.pem, cert.pem and key.pem, for tcp://."""
-    ssh_key: str | None = None
-    """The private key file, for ssh://."""
-    known_hosts: str | None = None
-    """The file of known host keys, for ssh://."""
     address: str | None = None
     """The address of the engine's machine to publish on; all of them if absent."""
-    network: str | None = None
-    """A network of the engine that the release joins, to reach what else is there."""
     edge: str = "caddy:2"
     """The image of the edge; the empty string for none, and then a swap interrupts service."""
 
@@ -91,15 +85,7 @@ class DockerProvider(CloudProvider):
         super().__init__(instance, context)
         self._settings = DockerSettings.model_validate(instance.target.settings)
         self._base = names.docker_name(instance.project, instance.name)
-        self._engine = Engine(self._address(), timeout=60 + instance.stop_grace)
-
-    def _address(self) -> EngineAddress:
-        own = self._settings
-        return EngineAddress(
-            host=own.host,
-            tls=own.tls or "",
-            tunnel=TunnelOptions(identity=own.ssh_key or "", known_hosts=own.known_hosts or ""),
-        )
+        self._engine = Engine(self._settings.engine(), timeout=60 + instance.stop_grace)
 
     @property
     def _client(self) -> docker.DockerClient:
@@ -330,22 +316,7 @@ class DockerProvider(CloudProvider):
     @translated()
     def run_check(self, handle: str, command: Sequence[str], timeout: float) -> tuple[int, str]:
         """Run it inside the container. After `timeout` seconds the exit code is 124."""
-        api = self._client.api
-        run = api.exec_create(handle, list(command))["Id"]
-        chunks: list[bytes] = []
-
-        def collect() -> None:
-            with suppress(Exception):  # an end of the engine's is seen by exec_inspect below
-                chunks.extend(api.exec_start(run, stream=True))
-
-        thread = threading.Thread(target=collect, daemon=True)
-        thread.start()
-        thread.join(timeout)
-        output = b"".join(chunks).decode(errors="replace")
-        if thread.is_alive():
-            return 124, f"{output}\nno end after {timeout:g} s".lstrip()
-        code = api.exec_inspect(run)["ExitCode"]
-        return (124 if code is None else int(code)), output
+        return exec_in(self._client, handle, command, timeout)
 
     # Promote and restore --------------------------------------------------------------------------
 
@@ -445,7 +416,7 @@ class DockerProvider(CloudProvider):
                 tail="all" if tail is None else tail,
                 since=since.timestamp() if since else None,
             )
-            yield from _lines(chunks)
+            yield from lines_of(chunks)
 
     # Tidy up --------------------------------------------------------------------------------------
 
@@ -519,12 +490,3 @@ def _epitaph(box: Box) -> str:
         return "was killed: it used more memory than it may"
     why = f": {state['Error']}" if state.get("Error") else ""
     return f"exited with code {state['ExitCode']}{why}"
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
-    if rest:
-        yield rest.decode(errors="replace").rstrip("\r")

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,9 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 from docker.tls import TLSConfig
+from pydantic import BaseModel, ConfigDict
 
-from model.docker_errors import classify
+from model.docker_errors import Rows, classify
 from model.errors import (
     ConfigurationError,
     Conflict,
@@ -39,7 +40,7 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 POOL = 16
 """HTTP connections kept to one engine."""
 
-SENTENCES: tuple[tuple[str, type[HelixError], str], ...] = (
+SENTENCES: Rows = (
     (
         r"port is already allocated|address already in use",
         Conflict,
@@ -107,6 +108,31 @@ class EngineAddress:
     def machine(self) -> str:
         """The name under which people reach the engine's machine."""
         return "127.0.0.1" if self.is_local else urlsplit(self.url).hostname or "127.0.0.1"
+
+
+class EngineSettings(BaseModel):
+    """The settings of every kind that speaks to an engine: where it is, and how to get in."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    host: str = ""
+    """The engine: unix:///var/run/docker.sock, ssh://user@host:22 or tcp://host:2376."""
+    tls: str | None = None
+    """A folder with ca.pem, cert.pem and key.pem, for tcp://."""
+    ssh_key: str | None = None
+    """The private key file, for ssh://."""
+    known_hosts: str | None = None
+    """The file of known host keys, for ssh://."""
+    network: str | None = None
+    """A network of the engine that the release joins, to reach what else is there."""
+
+    def engine(self) -> EngineAddress:
+        """Where the engine is."""
+        return EngineAddress(
+            host=self.host,
+            tls=self.tls or "",
+            tunnel=TunnelOptions(identity=self.ssh_key or "", known_hosts=self.known_hosts or ""),
+        )
 
 
 def default_host() -> str:
@@ -245,14 +271,18 @@ class _OwnAuthority(TLSConfig):
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """docker-py's errors as those of `model.errors`. Also a decorator: `@translated()`."""
+def translated(rows: Rows = ()) -> Iterator[None]:
+    """docker-py's errors as those of `model.errors`. Also a decorator: `@translated()`.
+
+    Args:
+        rows: what a kind knows of its own, looked at before `SENTENCES`.
+    """
     try:
         yield
     except HelixError:
         raise
     except APIError as error:
-        raise from_api(error) from None
+        raise from_api(error, rows) from None
     except requests.exceptions.Timeout:
         raise Transient("the engine does not answer in time") from None
     except (requests.exceptions.RequestException, DockerException, OSError) as error:
@@ -267,14 +297,24 @@ def translated() -> Iterator[None]:
         ) from None
 
 
-def from_api(error: APIError) -> HelixError:
+def from_api(error: APIError, rows: Rows = ()) -> HelixError:
     """What an answer of the engine means: by its sentence, else by its status."""
     said = " ".join(str(error.explanation or error).split())
-    for pattern, cls, hint in SENTENCES:
+    for pattern, cls, hint in (*rows, *SENTENCES):
         if re.search(pattern, said, re.IGNORECASE):
             return cls(said, hint=hint)
     status = getattr(error.response, "status_code", 500)
     return STATUS.get(status, classify(said, default=Transient))(said)
+
+
+def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a stream of bytes, without their ends."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
+    if rest:
+        yield rest.decode(errors="replace").rstrip("\r")
 
 
 def _try_socket(path: str) -> None:

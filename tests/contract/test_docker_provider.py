@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import httpx
 import pytest
 from docker.errors import ImageNotFound
 from pydantic import SecretStr
-from requests import Session
 
 from model import names
 from model.artifact import Artifact, Image
@@ -36,7 +35,8 @@ from model.platform import Release, Revision
 from providers.base import CloudProvider, Context, PullCredentials
 from providers.docker import DockerProvider, LocalProvider
 from tests.contract.drive import Result
-from tests.contract.provider_suite import Killed, ProviderSuite, World
+from tests.contract.kill import killed_after
+from tests.contract.provider_suite import ProviderSuite, World
 from tests.services import engine as engines
 from tests.services.registry import secured_registry
 from tests.services.traffic import traffic
@@ -113,22 +113,8 @@ class DockerWorld(World):
     def remove(self, revision: Revision) -> None:
         self.engine.containers.get(revision.detail["container"]).remove(force=True)
 
-    @contextmanager
-    def kill_after(self, writes: int) -> Iterator[None]:
-        send, left = Session.send, writes
-
-        def dying(session: Session, request: Any, **options: Any) -> Any:
-            nonlocal left
-            answer = send(session, request, **options)
-            if request.method not in ("GET", "HEAD"):
-                left -= 1
-                if left == 0:
-                    raise Killed(f"after {request.method} {request.url}")
-            return answer
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Session, "send", dying)
-            yield
+    def kill_after(self, writes: int) -> AbstractContextManager[None]:
+        return killed_after(writes)
 
 
 @contextmanager

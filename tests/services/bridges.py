@@ -65,7 +65,7 @@ def ssh_host(folder: Path) -> Iterator[SshHost]:
             authorized_client_keys=str(folder / "authorized"),
         )
 
-    with _serving(listen) as server:
+    with serving(listen) as server:
         port = server.get_port()
         public = host_key.export_public_key().decode().strip()
         known_hosts.write_text(f"[127.0.0.1]:{port} {public}\n")
@@ -78,16 +78,17 @@ def tcp_engine(context: ssl.SSLContext | None = None) -> Iterator[int]:
 
     async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up, down = await asyncio.open_unix_connection(ENGINE_SOCKET)
-        await asyncio.gather(_pump(reader, down), _pump(up, writer))
+        await asyncio.gather(pump(reader, down), pump(up, writer))
 
     async def listen() -> asyncio.Server:
         return await asyncio.start_server(bridge, "127.0.0.1", 0, ssl=context)
 
-    with _serving(listen) as server:
+    with serving(listen) as server:
         yield server.sockets[0].getsockname()[1]
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write what is read, until its end."""
     with contextlib.suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
@@ -96,7 +97,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @contextmanager
-def _serving(listen: Callable[[], Awaitable[Any]]) -> Iterator[Any]:
+def serving(listen: Callable[[], Awaitable[Any]]) -> Iterator[Any]:
     """Run a server in a loop and a thread of its own for the block."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

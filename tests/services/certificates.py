@@ -30,18 +30,21 @@ def make_certificates(
     name: str = "helix test authority",
     days: int = 1,
     hosts: Sequence[str] = ("localhost",),
+    addresses: Sequence[str] = (),
 ) -> Certificates:
     """Make an authority and one server certificate, with EC keys as those are quick to make.
 
     Args:
-        hosts: names the certificate is for, besides 127.0.0.1.
+        hosts: names the certificate is for.
+        addresses: IP addresses it is for, besides 127.0.0.1.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names = [*map(x509.DNSName, hosts), x509.IPAddress(ip_address("127.0.0.1"))]
+    names: list[x509.GeneralName] = [*map(x509.DNSName, hosts)]
+    names += [x509.IPAddress(ip_address(each)) for each in ("127.0.0.1", *addresses)]
     ca = (
         _builder(ca_name, ca_name, ca_key, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)

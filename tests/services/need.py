@@ -15,7 +15,7 @@ import pytest
 
 TIERS = (
     "temporal", "time-skipping", "engine", "registry", "postgres", "supply-chain", "collector",
-    "prometheus", "kubernetes", "browser",
+    "prometheus", "kubernetes", "browser", "swarm",
 )  # fmt: skip
 
 
