@@ -233,7 +233,12 @@ def check_build(request: DeployRequest, services: Services) -> str:
     from project.source import look
 
     source, settings = request.source, request.instance.build
-    if settings.kind in ("image", "bundle"):
+    if settings.kind == "image":
+        return ""
+    if source is not None and settings.kind == "bundle":
+        from builders.bundle import check_size
+
+        check_size(source.files, source.size)
         return ""
     if source is None:
         raise ConfigurationError("there is no source to build", hint="run: helix push")

@@ -272,16 +272,13 @@ def _folder(scratch: Path) -> Iterator[Path]:
 
 def _snapshot(folder: Path, instance: Instance, store: Store) -> Source | None:
     """What the instance is built from; None for a prebuilt image. As `helix push` does it."""
+    from builders.contexts import context_of
     from project.source import snapshot
 
     build = instance.build
     if build.kind == "image":
         return None
-    context = folder / build.context
-    if build.kind == "helix":
-        from builders.helix import prepare_context
-
-        context = prepare_context(instance, folder, log=lambda line: beat.report(redact(line)))
+    context = context_of(instance, folder, lambda line: beat.report(redact(line)))
     dockerfile = build.dockerfile if build.kind == "dockerfile" else ""
     return snapshot(context, store, dockerfile=dockerfile, report=beat.report)
 

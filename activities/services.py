@@ -65,6 +65,7 @@ class Services:
     @contextmanager
     def provider(self, instance: Instance) -> Iterator[CloudProvider]:
         """The instance's provider for the length of the block."""
+        from project.bundles import Bundles
         from providers.base import Context
         from providers.catalog import PROVIDERS
 
@@ -75,6 +76,7 @@ class Services:
                 secret=partial(self.secret, instance),
                 pull=lambda: self._pull_credentials(instance),
                 registry=lambda: opened.enter_context(self.registry(instance)),
+                bundles=Bundles(self.store),
                 report=beat.report,
             )
             provider: CloudProvider = provider_class(instance, context)

@@ -77,7 +77,7 @@ def prepare_context(
     code = run([command, "build", instance.name], job, output, os.environ, project_dir)
     context = project_dir / ".helix" / instance.name
     if code != 0:
-        raise _failed(list(output.tail), code)
+        raise named_failure(list(output.tail), code, "helix build")
     if not (context / instance.build.dockerfile).is_file():
         raise ConfigurationError(
             f"helix build {instance.name} wrote no Dockerfile to {context}",
@@ -87,7 +87,13 @@ def prepare_context(
     return context
 
 
-def _failed(lines: list[str], code: int) -> BuildFailed:
+def named_failure(lines: list[str], code: int, what: str) -> BuildFailed:
+    """The error that HelixDB's command told of, with the place in the `.hx` file if it named one.
+
+    Args:
+        lines: the last it said.
+        what: which command it was.
+    """
     lines = [_NOISE.sub("", line) for line in lines]
     for i, line in enumerate(lines):
         if place := _PLACE.search(line):
@@ -100,7 +106,7 @@ def _failed(lines: list[str], code: int) -> BuildFailed:
                 evidence="\n".join(lines),
             )
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-    return BuildFailed(f"helix build ended with {code}: {last}", evidence="\n".join(lines))
+    return BuildFailed(f"{what} ended with {code}: {last}", evidence="\n".join(lines))
 
 
 def _candidates() -> Iterator[str]:

@@ -83,6 +83,7 @@ def prepare(project: Project, name: str, reason: str = "") -> DeployRequest:
 
 def source_of(project: Project, instance: Instance) -> Source | None:
     """A snapshot of what the instance is built from; None for a prebuilt image."""
+    from builders.contexts import context_of
     from project.source import snapshot
     from project.store import Store
     from worker.settings import load
@@ -90,13 +91,8 @@ def source_of(project: Project, instance: Instance) -> Source | None:
     build = instance.build
     if build.kind == "image":
         return None
-    context = project.folder / build.context
-    if build.kind == "helix":
-        from builders.helix import prepare_context
-
-        context = prepare_context(instance, project.folder, log=output.note)
     return snapshot(
-        context,
+        context_of(instance, project.folder, output.note),
         Store(load().store_url),
         dockerfile=build.dockerfile if build.kind == "dockerfile" else "",
         cache=project.folder / ".helix",

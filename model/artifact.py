@@ -8,6 +8,10 @@ from pydantic import Field
 
 from model.base import Record
 
+MOST_BUNDLE_FILES = 2_000
+MOST_BUNDLE_BYTES = 20 << 20
+"""What Helix Cloud takes at most (HelixDB's CLI, `enterprise_deploy.rs`)."""
+
 
 class Source(Record):
     """An immutable, content-addressed snapshot of a build context."""

@@ -75,6 +75,10 @@ class EnterpriseTable(DbConfig):
     """The fewest database machines."""
     max_instances: U64 = 1
     """The most database machines."""
+    token: str | None = None
+    """A secret reference to the user's key; what HelixDB's `helix auth login` stored if absent."""
+    endpoint: str | None = None
+    """Another address of Helix Cloud's API."""
 
     @model_validator(mode="after")
     def _names_its_cluster(self) -> EnterpriseTable:

@@ -48,6 +48,12 @@ class HelixCloud(Kind):
     """How the queries are compiled."""
     env_vars: dict[str, str] = {}
     """Environment variables of the cluster. Put secrets into [deploy] instead."""
+    gateway_url: str | None = None
+    """Where queries go, if they are to be part of the health check."""
+    token: str | None = None
+    """A secret reference to the user's key; what HelixDB's `helix auth login` stored if absent."""
+    endpoint: str | None = None
+    """Another address of Helix Cloud's API."""
 
 
 VmSize = Literal[

@@ -209,9 +209,14 @@ def nature(project: Project, entry: Entry) -> Nature:
 
 
 def queries_folder(project: Project) -> Path:
-    """The folder of the project's .hx files. Windows paths work too."""
+    """The folder of the project's .hx files."""
+    return project.folder / _queries(project)
+
+
+def _queries(project: Project) -> str:
+    """It as the file has it, relative to the project. Windows paths work too."""
     written = project.table.queries if project.table is not None else None
-    return project.folder / (written or "./db/").replace("\\", "/")
+    return (written or "./db/").replace("\\", "/")
 
 
 def has_queries(project: Project) -> bool:
@@ -354,7 +359,7 @@ def _prefix(storage: S3Storage) -> str:
 def _bundle(project: Project, entry: Entry, settings: DeploySettings) -> dict[str, Any]:
     """Queries for a HelixDB that someone else runs."""
     return {
-        "build": BuildSettings(kind="bundle"),
+        "build": BuildSettings(kind="bundle", context=_queries(project)),
         "env": dict(getattr(entry.table, "env_vars", {})),
         "health_check": HealthCheck(kind="none"),
     }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import BaseModel, SecretStr
 
+from model.artifact import Bundle
 from model.errors import ConfigurationError
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Release, Revision, Rollout
@@ -57,6 +58,30 @@ class ImageStore(Protocol):
         """Point `tag` back at `previous`, or remove it if there was none."""
 
 
+class BundleStore(Protocol):
+    """Query bundles: those of releases, and those that a kind keeps to bring them back."""
+
+    def read(self, bundle: Bundle) -> dict[str, bytes]:
+        """The files of a bundle, by their paths."""
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep content under a name that is used for no other content."""
+
+    def kept(self, name: str) -> bytes | None:
+        """What was kept under a name; None if nothing was."""
+
+
+class _NoBundles:
+    def read(self, bundle: Bundle) -> dict[str, bytes]:
+        raise LookupError(bundle.url)
+
+    def keep(self, name: str, content: bytes) -> None:
+        raise LookupError(name)
+
+    def kept(self, name: str) -> bytes | None:
+        return None
+
+
 def _no_secret(reference: str) -> SecretStr:
     raise LookupError(reference)
 
@@ -71,6 +96,8 @@ class Context:
     """Credentials for the image's registry; None if it needs none."""
     registry: Callable[[], ImageStore | None] = lambda: None
     """The instance's registry, closed with the provider; None if it has none."""
+    bundles: BundleStore = field(default_factory=_NoBundles)
+    """Query bundles, for the kinds that take them."""
     report: Callable[[str], None] = lambda text: None
     """Says what is going on (one line); also keeps the activity alive. Raises if the deployment is
     being cancelled, so call it wherever stopping is safe, and never where it is not."""

@@ -19,6 +19,8 @@ PROVIDERS = Catalog(
         "azure": "providers.azure:AzureProvider",
         "kubernetes": "providers.kubernetes:KubernetesProvider",
         "swarm": "providers.swarm:SwarmProvider",
+        "helix": "providers.helix_cloud:HelixCloudProvider",
+        "enterprise": "providers.helix_cloud:EnterpriseProvider",
     },
     extras={"aws": "aws", "gcp": "gcp", "azure": "azure", "kubernetes": "kubernetes"},
 )

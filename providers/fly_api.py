@@ -7,11 +7,7 @@ Nothing is repeated here: every attempt is one that Temporal shows.
 from __future__ import annotations
 
 import os
-import ssl
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -31,6 +27,7 @@ from model.errors import (
     Transient,
 )
 from model.fly import API_ADDRESS, API_VARIABLE, authorization
+from providers.http import Row, authorities, from_transport, seconds_of
 
 LOGS_VARIABLE = "FLY_API_BASE_URL"
 """Names another address of the API that has the logs; flyctl reads it too."""
@@ -40,14 +37,6 @@ NONCE = "fly-machine-lease-nonce"
 REQUEST_ID = "fly-request-id"
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What an answer means, and what to do about it."""
-
-    cls: type[HelixError]
-    hint: str = ""
 
 
 _TOKEN = "make a token with `fly tokens create deploy --app <app>` and set FLY_API_TOKEN to it"
@@ -101,24 +90,8 @@ def from_response(answer: httpx.Response, doing: str) -> HelixError:
         f"cannot {doing}: Fly.io answers {status} {said}".rstrip(),
         hint=row.hint,
         request_id=answer.headers.get(REQUEST_ID, ""),
-        retry_after=_seconds(answer.headers.get("retry-after", "")),
+        retry_after=seconds_of(answer.headers.get("retry-after", "")),
     )
-
-
-def from_transport(error: httpx.TransportError, method: str, doing: str) -> HelixError:
-    """The error that a failed connection stands for: a write may have been carried out unless the
-    connection was never made."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return ConfigurationError(
-                f"cannot {doing}: the certificate is not trusted: {cause.verify_message}",
-                hint="a proxy may be in between: set SSL_CERT_FILE to its authority's PEM file",
-            )
-        cause = cause.__cause__ or cause.__context__
-    never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    cls = Transient if method == "GET" or never_sent else Ambiguous
-    return cls(f"cannot {doing}: Fly.io does not answer ({type(error).__name__})")
 
 
 class FlyApi:
@@ -138,7 +111,7 @@ class FlyApi:
         return httpx.Client(
             headers={"authorization": authorization(self._token), "user-agent": "helix-deploy"},
             timeout=TIMEOUT,
-            verify=_authorities(),
+            verify=authorities(),
         )
 
     def call(
@@ -200,7 +173,7 @@ class FlyApi:
                 method, url, json=body, headers=headers, params=query, timeout=timeout or TIMEOUT
             )
         except httpx.TransportError as error:
-            raise from_transport(error, method, doing) from None
+            raise from_transport(error, method, doing, "Fly.io") from None
         except httpx.InvalidURL:
             raise ConfigurationError(
                 f"cannot {doing}: {url} is no address",
@@ -214,12 +187,6 @@ class FlyApi:
             return None  # some calls answer «OK»
 
 
-@cache
-def _authorities() -> ssl.SSLContext:
-    """Whom we trust; read once, as it takes longer than a call."""
-    return httpx.create_ssl_context()
-
-
 def _words(answer: httpx.Response) -> str:
     """What an answer says, by its `status` and `error`; bodies of other shapes are not repeated."""
     try:
@@ -230,15 +197,3 @@ def _words(answer: httpx.Response) -> str:
         return answer.reason_phrase
     parts = [str(body.get(key) or "") for key in ("status", "error", "message")]
     return ": ".join(part for part in parts if part and part != "unknown")[:500]
-
-
-def _seconds(value: str) -> float | None:
-    """A Retry-After header: seconds, or a date."""
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None

@@ -178,7 +178,9 @@ class DeployWorkflow:
 
     async def _push(self, artifact: Artifact, queue: str) -> Artifact:
         if self._instance.registry is None:
-            self._journal.skip(Step.PUSH, "no registry: the engine has the image")
+            bundle = artifact.bundle is not None
+            why = "a bundle goes along" if bundle else "no registry: the engine has the image"
+            self._journal.skip(Step.PUSH, why)
             return artifact
         there = artifact.reused and artifact.image is not None and artifact.image.digest
         if self._request.pushed or there:

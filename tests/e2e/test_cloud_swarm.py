@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import tempfile
 import uuid
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.machine import APP, Machine, Project
+from tests.e2e.machine import APP, Machine, Project, eventually
 from tests.services.registry import TestRegistry, free_port
 from tests.services.swarm import Swarm, swarm
 
@@ -80,6 +81,12 @@ def project(machine: Machine, bed: Swarm, registry: TestRegistry) -> Iterator[Sw
             service.remove()
 
 
+def told(project: SwarmProject) -> str:
+    """What `helix status` says, if the swarm answered in time."""
+    text = project.helix("status", "dev").text
+    return "" if "cannot tell" in text else text
+
+
 def test_the_life_of_an_instance_on_a_swarm(project: SwarmProject, registry: TestRegistry) -> None:
     project.behave("1")
     project.push()
@@ -95,7 +102,8 @@ def test_the_life_of_an_instance_on_a_swarm(project: SwarmProject, registry: Tes
     newest = project.history()[0]
     assert newest["progress"]["outcome"] == "rolled-back"
 
-    assert "release 2" in project.helix("status", "dev").text
+    status = eventually(lambda: told(project), 60, "the swarm's word")
+    assert re.search(r"dev\s+swarm\s+2\b", status)
     assert project.helix("logs", "dev").text.strip()
     project.helix("rollback", "--instance", "dev", "--yes")
     assert project.version() == "1"
