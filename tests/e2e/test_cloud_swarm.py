@@ -92,8 +92,8 @@ def test_the_life_of_an_instance_on_a_swarm(project: SwarmProject, registry: Tes
     project.push()
     assert project.version() == "1"
     project.behave("2")
-    project.push()
-    assert project.version() == "2"
+    pushed = project.push()
+    assert project.version() == "2", pushed.text
 
     project.behave("3", "broken")
     result = project.push(expect=3)
