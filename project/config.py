@@ -76,7 +76,7 @@ class EnterpriseTable(DbConfig):
     max_instances: U64 = 1
     """The most database machines."""
     token: str | None = None
-    """A secret reference to the user's key; what HelixDB's own command stored at login if absent."""
+    """A secret reference to the user's key; what HelixDB's command stored at login if absent."""
     endpoint: str | None = None
     """Another address of Helix Cloud's API."""
 

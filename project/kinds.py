@@ -51,7 +51,7 @@ class HelixCloud(Kind):
     gateway_url: str | None = None
     """Where queries go, if they are to be part of the health check."""
     token: str | None = None
-    """A secret reference to the user's key; what HelixDB's own command stored at login if absent."""
+    """A secret reference to the user's key; what HelixDB's command stored at login if absent."""
     endpoint: str | None = None
     """Another address of Helix Cloud's API."""
 

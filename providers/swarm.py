@@ -64,6 +64,8 @@ from providers.volumes import Volumes
 
 REJECTED = 3
 """So many tasks that no node could run mean that none ever will: Swarm goes on trying for ever."""
+SETTLED_SECONDS = 0.5
+"""A task that ends at once is said to run for a moment."""
 UNPLACED_SECONDS = 20.0
 """A task that no node fits for so long has failed: Swarm goes on waiting for ever."""
 STOP_MARGIN = 30.0
@@ -306,7 +308,8 @@ class SwarmProvider(CloudProvider):
         if state in UPDATE_STUCK:
             return self._failed(service, tasks, f"Swarm says {state}: {why}")
         running = sum(one.runs for one in tasks)
-        if running >= service.replicas:
+        watched = state == "completed"  # by Swarm itself
+        if running >= service.replicas and (watched or self._settled(tasks)):
             return Rollout(phase=Phase.RUNNING, detail=f"{running} of {service.replicas} run")
         if (problem := self._problem(tasks)) is not None:
             return self._failed(service, tasks, problem)
@@ -323,12 +326,20 @@ class SwarmProvider(CloudProvider):
         ended = next((one for one in tasks if one.state in ENDED_STATES - {"rejected"}), None)
         if ended is not None:
             return _with_hint(ended.said)
-        waiting = next((one for one in tasks if one.state == "pending"), None)
-        if waiting is not None and "no suitable node" in waiting.said:
-            now = str(self._engine.client.info().get("SystemTime", ""))
-            if _seconds_between(waiting.created, now) > UNPLACED_SECONDS:
-                return f"no node takes it: {_with_hint(waiting.said)}"
-        return None
+        waiting = next((one for one in tasks if one.is_unplaced), None)
+        if waiting is None or _seconds_between(waiting.created, self._now()) <= UNPLACED_SECONDS:
+            return None
+        return f"no node takes it: {_with_hint(waiting.said)}"
+
+    def _settled(self, tasks: Sequence[Task]) -> bool:
+        """Whether all that run have done so for a while. A node's clock may be ahead of ours."""
+        now = self._now()
+        ages = [_seconds_between(one.since, now) for one in tasks if one.runs]
+        return not any(0 <= age < SETTLED_SECONDS for age in ages)
+
+    def _now(self) -> str:
+        """The manager's own clock."""
+        return str(self._engine.client.info().get("SystemTime", ""))
 
     def _failed(self, service: Service, tasks: Sequence[Task], detail: str) -> Rollout:
         lines = deque(self._services.logs(service.name, tasks), maxlen=HelixError.EVIDENCE_LINES)
@@ -637,7 +648,7 @@ def _with_hint(said: str) -> str:
 
 
 def _seconds_between(earlier: str, later: str) -> float:
-    """Between two moments as the engine writes them, to the nanosecond."""
-    moments = [re.sub(r"\.\d+", "", text) for text in (earlier, later)]
+    """Between two moments as the engine writes them, to the nanosecond at most."""
+    moments = [re.sub(r"(\.\d{1,6})\d*", r"\1", text) for text in (earlier, later)]
     first, last = (datetime.fromisoformat(text) for text in moments)
     return (last - first).total_seconds()

@@ -152,6 +152,11 @@ class Task:
         return self.state in OPEN_STATES
 
     @property
+    def is_unplaced(self) -> bool:
+        """Whether no node fits it, at the moment."""
+        return self.state == "pending" and "no suitable node" in self.said
+
+    @property
     def node(self) -> str:
         """The id of its node; empty as long as it has none."""
         return str(self.attrs.get("NodeID") or "")
@@ -170,6 +175,11 @@ class Task:
         if self.state in ("failed", "complete") and code is not None:
             return f"exited with code {code}" if "non-zero exit" in text or not code else text
         return text
+
+    @property
+    def since(self) -> str:
+        """When its state was last told."""
+        return str(self.attrs["Status"]["Timestamp"])
 
     @property
     def created(self) -> str:

@@ -232,18 +232,6 @@ def test_an_update_that_swarm_rolled_back_is_a_failure(plain: SwarmWorld) -> Non
     assert plain.answer() == "r1"
 
 
-def test_swarm_forgets_the_specification_it_went_back_from_and_we_do_not(
-    plain: SwarmWorld,
-) -> None:
-    first = plain.deployed(1)
-    second = plain.deployed(2)
-    release = plain.release(2).model_copy(update={"deployment": second.deployment})
-    assert plain.driver.restore(release, first) == first
-    attrs = plain.bed.client.api.inspect_service(plain.services.public_name)
-    env = attrs["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"]
-    assert "NAME=r1" in env and plain.answer() == "r1"
-
-
 def test_an_image_that_no_node_can_pull_is_a_failure(plain: SwarmWorld) -> None:
     first = plain.deployed(1)
     result = plain.driver.deploy(missing_image(plain, 2))
