@@ -138,7 +138,9 @@ class SwarmProvider(CloudProvider):
         name = self._services.release_name(public.promoted)
         if release is None and public.deployment != public.promoted:
             return Revision(id=name, deployment=public.promoted)
-        return (release or public).revision(name)
+        asleep = public.deployment == public.promoted and not public.replicas
+        down = "is scaled to no task" if asleep else ""
+        return (release or public).revision(name).model_copy(update={"down": down})
 
     # Start ----------------------------------------------------------------------------------------
 
