@@ -38,7 +38,7 @@ def test_it_says_what_was_never_run(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(PROVIDERS.builtin))
 def test_its_first_example_is_valid(kind: str, tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", page(kind), re.DOTALL)
-    first = next(one for one in examples if f".{kind}]" in one or "[local." in one)
+    first = next(one for one in examples if f".{kind}]" in one or f"[{kind}." in one)
     tomllib.loads(first)
     head = "" if "[project]" in first else '[project]\nname = "shop"\n'
     (tmp_path / "helix.toml").write_text(head + first)
