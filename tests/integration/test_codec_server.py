@@ -27,8 +27,10 @@ from jwt.algorithms import ECAlgorithm
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.worker import Worker
+from typer.testing import CliRunner
 
 from cli.histories import decrypted
+from cli.main import app
 from tests.services.need import program
 from tests.services.registry import free_port
 from tests.services.temporal import dev_server
@@ -280,17 +282,20 @@ async def test_tokens_of_the_uis_identity_provider_are_let_in(keys: Path) -> Non
     ],
 )
 def test_a_server_that_would_not_be_safe_does_not_start(
-    keys: Path, words: tuple[str, ...], env: dict[str, str], why: str
+    keys: Path,
+    words: tuple[str, ...],
+    env: dict[str, str],
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli", "codec-server", *words],
-        env={**os.environ, "HELIX_ENCRYPTION_KEYS": f"file:{keys}",
-             "HELIX_STATE_DIR": str(keys.parent / "state"), **env},
-        capture_output=True, text=True, timeout=60, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert why in done.stderr
-    assert "hunter2" not in done.stderr
+    monkeypatch.setenv("HELIX_STATE_DIR", str(keys.parent / "state"))
+    monkeypatch.setenv("HELIX_ENCRYPTION_KEYS", f"file:{keys}")
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(app, ["codec-server", *words])
+    assert done.exit_code == 2
+    assert why in done.output
+    assert "hunter2" not in done.output
 
 
 # --- a real server's history ---------------------------------------------------------------------
