@@ -98,13 +98,14 @@ def _live(wanted: Instance, running: DeploymentRecord | None) -> tuple[str, str]
 
     with open_provider(wanted) as provider:
         current: Revision | None = provider.current()
+        down = provider.down() if current else ""
     if current is None:
         return "nothing", "the ledger's release does not run" if running else ""
     expected = running.progress.revision if running else None
     if expected is not None and expected.id != current.id:
         return current.id, f"the ledger says {expected.id} runs"
-    if current.down:
-        return current.id, f"{current.id} does not run: {current.down}"
+    if down:
+        return current.id, f"{current.id} does not run: {down}"
     return current.id, ""
 
 

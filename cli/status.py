@@ -211,17 +211,18 @@ def _current(record: DeploymentRecord) -> dict[str, Any]:
         with open_provider(instance) as provider:
             found = provider.current()
             url = provider.public_url() if found else ""
+            down = provider.down() if found else ""
     except HelixError as error:
         return {"state": "unknown", "detail": error.message}
     return {
-        "state": _state(found, record),
+        "state": _state(found, down, record),
         "revision": found.id if found else "",
         "url": url,
-        "detail": found.down if found else "",
+        "detail": down,
     }
 
 
-def _state(found: Revision | None, record: DeploymentRecord) -> str:
+def _state(found: Revision | None, down: str, record: DeploymentRecord) -> str:
     if found is None:
         return "gone"
     artifact = record.progress.artifact
@@ -230,7 +231,7 @@ def _state(found: Revision | None, record: DeploymentRecord) -> str:
     )
     if not same:
         return "differs"
-    return "stopped" if found.down else "running"
+    return "stopped" if down else "running"
 
 
 def drift(platform: dict[str, Any] | None, record: DeploymentRecord | None) -> str:

@@ -50,9 +50,6 @@ class Revision(Record):
     """The identity of its artifact, if known."""
     config: str = ""
     """Its `Instance.config_digest`, if known."""
-    down: str = ""
-    """Why it does not run although nothing has replaced it; empty if it runs, or if the platform
-    does not say."""
     detail: dict[str, str] = Field(default_factory=dict)
     """What else the provider needs to bring it back."""
 

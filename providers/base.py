@@ -157,6 +157,11 @@ class CloudProvider(ABC):
         """What serves the instance now, or None. Reads only; repeatable during a deployment,
         where it goes on to name the previous revision until `promote`."""
 
+    def down(self) -> str:
+        """Why nobody is served although `current` names a revision, in one line; empty if it runs,
+        or if the platform does not tell. Reads only."""
+        return ""
+
     @abstractmethod
     def start(self, release: Release, previous: Revision | None) -> str:
         """Begin to run the release beside, or (`instance.stop_first`) instead of, the previous.

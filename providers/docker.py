@@ -134,12 +134,14 @@ class DockerProvider(CloudProvider):
     def current(self) -> Revision | None:
         """The youngest promoted release, or a container HelixDB's own command made."""
         box = self._boxes.current()
-        if box is None:
-            return None
-        return box.revision().model_copy(update={"down": self._down(box)})
+        return box.revision() if box else None
 
-    def _down(self, box: Box) -> str:
-        """Why nobody is served although nothing has replaced the release."""
+    @translated()
+    def down(self) -> str:
+        """See `CloudProvider.down`. An edge that does not run counts as well."""
+        box = self._boxes.current()
+        if box is None:
+            return ""
         if box.status != "running":
             return "is paused" if box.status == "paused" else _epitaph(box)
         edges = self._boxes.edges() if LABEL_EDGE in box.labels else []

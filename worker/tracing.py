@@ -6,7 +6,6 @@ they say so: this module costs nothing where nobody traces.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -16,8 +15,6 @@ from model.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from worker.spans import Spans
-
-logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
