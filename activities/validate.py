@@ -123,7 +123,7 @@ def check_capabilities(instance: Instance, capabilities: Capabilities) -> None:
             hint=f'remove volumes from {where} and add object_storage = "<bucket>": '
             "see docs/concepts/data.md",
         )
-    if instance.strategy == "start-first" and (instance.volumes or instance.object_storage):
+    if instance.strategy == "start-first" and instance.single_writer:
         raise ConfigurationError(
             "two releases would have the same data open at once: HelixDB has a single writer",
             hint=f'set strategy = "stop-first" in {where}, or leave it out',

@@ -206,10 +206,15 @@ class Instance(Record):
         return f"{name}@{self.host}" if self.host else name
 
     @property
+    def single_writer(self) -> bool:
+        """Whether it keeps data that two releases, or two containers, must never have open."""
+        return bool(self.volumes or self.object_storage)
+
+    @property
     def stop_first(self) -> bool:
         """Whether the previous release must be gone before the new one may start."""
         if self.strategy == "auto":
-            return bool(self.volumes or self.object_storage)
+            return self.single_writer
         return self.strategy == "stop-first"
 
     @property

@@ -83,7 +83,7 @@ class Preflight:
 
     def _check_volumes(self) -> None:
         own, volumes = self._settings, self.instance.volumes
-        if own.replicas > 1 and (volumes or self.instance.object_storage):
+        if own.replicas > 1 and self.instance.single_writer:
             raise ConfigurationError(
                 f"{own.replicas} tasks would have the same data open at once",
                 hint="set replicas = 1: HelixDB has a single writer",

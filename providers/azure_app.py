@@ -209,7 +209,7 @@ def template(
         scale=az.Scale(
             min_replicas=settings.min_replicas,
             # A second replica would have the same volume open.
-            max_replicas=1 if instance.volumes else settings.max_replicas,
+            max_replicas=1 if instance.single_writer else settings.max_replicas,
         ),
         volumes=[
             az.Volume(

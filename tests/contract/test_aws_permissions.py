@@ -50,22 +50,9 @@ def test_the_page_has_what_the_code_has() -> None:
 
 def tour(cloud: Cloud) -> Iterator[Instance]:
     """One instance a way to use ECS."""
-    iam, balancing, ec2 = (cloud.aws.client(name) for name in ("iam", "elbv2", "ec2"))
+    iam = cloud.aws.client("iam")
     role = iam.create_role(RoleName="task", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    network = ec2.describe_subnets(SubnetIds=[cloud.subnet])["Subnets"][0]["VpcId"]
-    zone = f"{REGION}b"
-    other = ec2.create_subnet(VpcId=network, CidrBlock="10.0.2.0/24", AvailabilityZone=zone)
-    subnets = [cloud.subnet, other["Subnet"]["SubnetId"]]
-    balancer = balancing.create_load_balancer(Name="lb", Subnets=subnets)["LoadBalancers"][0]
-    group = balancing.create_target_group(
-        Name="tg", Protocol="HTTP", Port=80, VpcId=network, TargetType="ip"
-    )["TargetGroups"][0]["TargetGroupArn"]
-    balancing.create_listener(
-        LoadBalancerArn=balancer["LoadBalancerArn"],
-        Protocol="HTTP",
-        Port=8081,
-        DefaultActions=[{"Type": "forward", "TargetGroupArn": group}],
-    )
+    _, group = cloud.balancer()
     unchecked = HealthCheck(kind="none")
     secrets = {"TOKEN": "env:TOKEN"}
     yield cloud.instance(settings={"target_group": group}, health_check=unchecked, secrets=secrets)

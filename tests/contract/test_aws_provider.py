@@ -148,6 +148,25 @@ class Cloud:
         groups = self.aws.client("logs").describe_log_groups()["logGroups"]
         return [one["logGroupName"] for one in groups]
 
+    def balancer(self) -> tuple[str, str]:
+        """A load balancer that listens: its name, and the ARN of its target group."""
+        balancing, ec2 = self.aws.client("elbv2"), self.aws.client("ec2")
+        network = ec2.describe_subnets(SubnetIds=[self.subnet])["Subnets"][0]["VpcId"]
+        zone = f"{REGION}b"
+        other = ec2.create_subnet(VpcId=network, CidrBlock="10.0.2.0/24", AvailabilityZone=zone)
+        subnets = [self.subnet, other["Subnet"]["SubnetId"]]
+        balancer = balancing.create_load_balancer(Name="lb", Subnets=subnets)["LoadBalancers"][0]
+        group = balancing.create_target_group(
+            Name="tg", Protocol="HTTP", Port=80, VpcId=network, TargetType="ip"
+        )["TargetGroups"][0]["TargetGroupArn"]
+        balancing.create_listener(
+            LoadBalancerArn=balancer["LoadBalancerArn"],
+            Protocol="HTTP",
+            Port=8081,
+            DefaultActions=[{"Type": "forward", "TargetGroupArn": group}],
+        )
+        return str(balancer["DNSName"]), str(group)
+
     def access_points(self) -> list[dict[str, Any]]:
         return list(self.aws.client("efs").describe_access_points()["AccessPoints"])
 
@@ -774,29 +793,13 @@ def test_destroy_with_data_says_which_files_only_a_person_can_remove(cloud: Clou
 
 
 def test_load_balancer_is_the_address(cloud: Cloud) -> None:
-    balancing = cloud.aws.client("elbv2")
-    ec2 = cloud.aws.client("ec2")
-    network = ec2.describe_subnets(SubnetIds=[cloud.subnet])["Subnets"][0]["VpcId"]
-    other = ec2.create_subnet(
-        VpcId=network, CidrBlock="10.0.2.0/24", AvailabilityZone=f"{REGION}b"
-    )["Subnet"]["SubnetId"]
-    balancer = balancing.create_load_balancer(Name="lb", Subnets=[cloud.subnet, other])
-    balancer = balancer["LoadBalancers"][0]
-    group = balancing.create_target_group(
-        Name="tg", Protocol="HTTP", Port=80, VpcId=network, TargetType="ip"
-    )["TargetGroups"][0]["TargetGroupArn"]
-    balancing.create_listener(
-        LoadBalancerArn=balancer["LoadBalancerArn"],
-        Protocol="HTTP",
-        Port=8081,
-        DefaultActions=[{"Type": "forward", "TargetGroupArn": group}],
-    )
+    name, group = cloud.balancer()
     instance = cloud.instance(
         settings={"target_group": group}, health_check=HealthCheck(kind="none")
     )
     assert cloud.driver().deploy(cloud.release(1, instance=instance)).error is None
     provider = cloud.provider(instance)
-    assert provider.public_url() == f"http://{balancer['DNSName']}:8081"
+    assert provider.public_url() == f"http://{name}:8081"
     assert cloud.service()["loadBalancers"][0]["targetGroupArn"] == group
 
 
