@@ -87,7 +87,15 @@ class AzureProvider(CloudProvider):
         app = self._app.find()
         if app is not None:
             self._refuse_stranger(app)
-        Preflight(self._api, self.instance, self._settings, self.context.notes).run(app is None)
+        self._preflight.run(app is None)
+
+    def lacking(self) -> list[str]:
+        """See `CloudProvider.lacking`. On the resource group."""
+        return self._preflight.lacking()
+
+    @property
+    def _preflight(self) -> Preflight:
+        return Preflight(self._api, self.instance, self._settings, self.context.notes)
 
     def _refuse_stranger(self, app: az.ContainerApp) -> None:
         owner = (app.tags or {}).get(names.LABEL_INSTANCE, "")

@@ -14,8 +14,8 @@ from providers.azure_api import Api
 from providers.azure_app import AzureSettings
 
 INSTEAD = (
-    "or keep the data in object storage: remove the volume, and set S3_BUCKET, S3_REGION and "
-    "AWS_ENDPOINT of an S3-compatible store in env; see docs/providers/azure.md"
+    "or keep the data in object storage: remove the volume, and add object_storage with the "
+    "endpoint_url of an S3-compatible store; see docs/providers/azure.md"
 )
 APPS = "Microsoft.App/containerApps"
 ENVIRONMENTS = "Microsoft.App/managedEnvironments"
@@ -141,21 +141,32 @@ class Preflight:
             "lasts",
         )
 
-    def _check_permissions(self) -> None:
+    def lacking(self) -> list[str]:
+        """The permissions that these credentials lack on the resource group.
+
+        Raises:
+            PermissionDenied: nor may they ask for that.
+        """
+        allowed = self._api.allowed(self._scope)
+        wanted = [*NEEDED]
+        if "/" in (self._settings.identity or ""):
+            wanted.append("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action")
+        return [one for one in wanted if not _granted(one, allowed)]
+
+    @property
+    def _scope(self) -> str:
         own = self._settings
-        scope = f"/subscriptions/{own.subscription_id}/resourceGroups/{own.resource_group}"
+        return f"/subscriptions/{own.subscription_id}/resourceGroups/{own.resource_group}"
+
+    def _check_permissions(self) -> None:
         try:
-            allowed = self._api.allowed(scope)
+            lacking = self.lacking()
         except PermissionDenied as error:
             self._notes.append(f"permissions were not checked: {error.message}")
             return
-        wanted = [*NEEDED]
-        if own.identity and "/" in own.identity:
-            wanted.append("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action")
-        lacking = [one for one in wanted if not _granted(one, allowed)]
         if lacking:
             raise PermissionDenied(
-                f"these credentials lack {', '.join(lacking)} on {scope}",
+                f"these credentials lack {', '.join(lacking)} on {self._scope}",
                 hint="give them the role in docs/providers/azure.md, or Container Apps Contributor",
             )
 
@@ -190,6 +201,11 @@ class Preflight:
 
     def _check_volumes(self, environment: az.ManagedEnvironment) -> None:
         own, volumes = self._settings, self._instance.volumes
+        if self._instance.single_writer and own.max_replicas > 1:
+            raise ConfigurationError(
+                f"{own.max_replicas} replicas would have the same data open at once",
+                hint="set max_replicas = 1: HelixDB has a single writer",
+            )
         if not volumes:
             return
         if any(volume.path for volume in volumes):
@@ -201,11 +217,6 @@ class Preflight:
             raise ConfigurationError(
                 "a volume needs an NFS share of Azure Files, and none is named",
                 hint=f"set storage in {self._table} to a storage of the environment, {INSTEAD}",
-            )
-        if own.max_replicas > 1:
-            raise ConfigurationError(
-                f"{own.max_replicas} replicas would have the same volume open at once",
-                hint="set max_replicas = 1: HelixDB has a single writer",
             )
         try:
             found: az.ManagedEnvironmentStorage = self._api.read(

@@ -20,7 +20,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -32,7 +31,7 @@ from tests.fakes.azure_apps import Apps, Operation
 from tests.fakes.azure_containers import Pretended, Run
 from tests.fakes.azure_models import checked
 from tests.fakes.azure_refused import Refused, unauthorized
-from tests.fakes.azure_web import TlsServer
+from tests.fakes.azure_web import Handler, TlsServer
 from tests.services.certificates import make_certificates
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
@@ -84,6 +83,8 @@ class Faults:
     """The share of all calls that fail; half of them after they were carried out."""
     seed: int = 1
     queue: list[Fault] = field(default_factory=list)
+    injected: list[str] = field(default_factory=list)
+    """The calls that failed at random."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -118,6 +119,7 @@ class Faults:
                 return fault
         if self._random.random() < self.rate:
             lost = self._random.random() < 0.5
+            self.injected.append(call)
             refusal = self._random.choice(
                 (
                     None,
@@ -137,11 +139,15 @@ class FakeAzure:
         folder: where the certificates go.
         run: starts the containers.
         seconds: how long each change takes at least.
+        tick: seconds between two looks at the containers.
     """
 
-    def __init__(self, folder: Path, *, run: Run = Pretended, seconds: float = 0.02) -> None:
+    def __init__(
+        self, folder: Path, *, run: Run = Pretended, seconds: float = 0.02, tick: float = 0.01
+    ) -> None:
         self.run = run
         self.seconds = seconds
+        self.tick = tick
         self.expires = 20.0
         """Seconds after which Azure no longer waits for a revision."""
         self.forgiving = False
@@ -154,6 +160,8 @@ class FakeAzure:
         self.bodies: list[str] = []
         self.violations: list[str] = []
         """When two containers had a volume at once."""
+        self.used: set[str] = set()
+        """The permissions that the calls so far took."""
         self.denied: set[str] = set()
         """Permissions that the caller lacks."""
         self.registered = True
@@ -220,7 +228,7 @@ class FakeAzure:
 
     def _tick(self) -> None:
         """Time goes by on a platform also when nobody looks."""
-        while not self._over.wait(0.01):
+        while not self._over.wait(self.tick):
             with self.lock:
                 self.apps.settle()
 
@@ -284,6 +292,8 @@ class FakeAzure:
             if found is None or wanted != method:
                 continue
             about = {key: value or "" for key, value in found.groupdict().items()}
+            if action:
+                self.used.add(action)
             if action in self.denied:
                 raise unauthorized(action, path)
             if not self.registered and "Microsoft.App" in action:
@@ -426,12 +436,8 @@ def _refusal(refused: Refused) -> Answer:
     return Answer(refused.status, refused.body, refused.headers)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     cloud: FakeAzure
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def _any(self) -> None:
         length = int(self.headers.get("content-length") or 0)

@@ -8,14 +8,15 @@ that way. All else goes on to Debian's docker-registry.
 from __future__ import annotations
 
 import base64
+import io
 import json
+import random
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +25,7 @@ import httpx
 import jwt
 
 from tests.fakes.azure import KEY
-from tests.fakes.azure_web import TlsServer
+from tests.fakes.azure_web import Handler, TlsServer
 from tests.fakes.token_server import ISSUER, SERVICE, TokenServer
 from tests.services.certificates import Certificates
 from tests.services.registry import TestRegistry, open_registry
@@ -43,6 +44,8 @@ class FakeAcr:
     strangers: bool = False
     """Entra's tokens are of a tenant that the registry does not know."""
     life: int = 10800
+    flaky: float = 0
+    """The share of all calls that fail; half of them after they were carried out."""
     refresh_tokens: list[str] = field(default_factory=list)
     """All that were given out."""
     calls: list[str] = field(default_factory=list)
@@ -57,9 +60,13 @@ class FakeAcr:
             return _no(401, "UNAUTHORIZED", "authentication required")
         if self.strangers or form["service"] != self.login_server:
             return _no(401, "UNAUTHORIZED", "the token is of another tenant")
-        claims = {"sub": said["upn"], "exp": int(time.time()) + self.life, "jti": uuid.uuid4().hex}
+        return 200, {"refresh_token": self.issue(said["upn"])}
+
+    def issue(self, who: str) -> str:
+        """A refresh token."""
+        claims = {"sub": who, "exp": int(time.time()) + self.life, "jti": uuid.uuid4().hex}
         self.refresh_tokens.append(jwt.encode(claims, KEY, "HS256"))
-        return 200, {"refresh_token": self.refresh_tokens[-1]}
+        return self.refresh_tokens[-1]
 
     def token(self, refresh: str, service: str, scopes: list[str]) -> tuple[int, dict[str, Any]]:
         """A refresh token for one that opens a repository."""
@@ -89,17 +96,26 @@ def _no(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
     return status, {"errors": [{"code": code, "message": message}]}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     acr: FakeAcr
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
     def _any(self) -> None:
-        acr, url, body = self.acr, urlsplit(self.path), self._body()
+        body, fails = self._body(), random.random() < self.acr.flaky
+        if fails and random.random() < 0.5:
+            self._answer(*_no(503, "UNAVAILABLE", "injected at random"))
+            return
+        if fails:
+            self.wfile = io.BytesIO()  # it is carried out, and its answer is lost
+        self._carry_out(body)
+        if fails:
+            self.close_connection = True
+            self.connection.close()
+
+    def _carry_out(self, body: bytes) -> None:
+        acr, url = self.acr, urlsplit(self.path)
         acr.calls.append(f"{self.command} {url.path}")
-        form = {key: one[0] for key, one in parse_qs(body.decode("latin-1")).items()}
+        oauth = body.decode() if url.path.startswith("/oauth2/") else ""
+        form = {key: one[0] for key, one in parse_qs(oauth).items()}
         query = parse_qs(url.query)
         authorization = self.headers.get("authorization", "")
         if url.path == "/oauth2/exchange":
@@ -127,12 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
             return self.rfile.read(int(self.headers.get("content-length") or 0))
-        body = b""
+        parts = []
         while size := int(self.rfile.readline().split(b";")[0], 16):
-            body += self.rfile.read(size)
+            parts.append(self.rfile.read(size))
             self.rfile.readline()
         self.rfile.readline()
-        return body
+        return b"".join(parts)
 
     def _pass_on(self, body: bytes) -> None:
         assert self.acr.images is not None

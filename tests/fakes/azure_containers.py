@@ -1,7 +1,6 @@
 """What runs the containers of the stand-in for Azure.
 
-`Pretended` answers with a name and behaves as its environment says. `tests.fakes.azure_engine` runs
-the image itself.
+`Pretended` answers with a name and behaves as its environment says.
 """
 
 from __future__ import annotations

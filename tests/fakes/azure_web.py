@@ -12,6 +12,16 @@ import httpx
 from tests.services.certificates import Certificates
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Answers without delay and without a word on the screen."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 class TlsServer:
     """A server with a certificate for 127.0.0.1."""
 
@@ -47,12 +57,7 @@ class Front(TlsServer):
     """
 
     def __init__(self, certificates: Certificates, choose: Callable[[], str]) -> None:
-        class Page(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
+        class Page(Handler):
             def do_GET(self) -> None:
                 status, body = 404, b"there is no container app here"
                 if address := choose():
