@@ -11,6 +11,8 @@ from model.errors import ConfigurationError
 from model.names import base_name
 
 REGISTRY_HOST = "registry.fly.io"
+REGISTRY_VARIABLE = "FLY_REGISTRY_HOST"
+"""Names another host of the registry; flyctl reads it too."""
 API_VARIABLE = "FLY_FLAPS_BASE_URL"
 """Names another address of the Machines API, without its /v1; flyctl reads it too."""
 API_ADDRESS = "https://api.machines.dev"

@@ -177,6 +177,16 @@ class RegistryTable(Table):
     """A file with the registry's certificate authority."""
     insecure: bool | None = None
     """Plain HTTP, on loopback only."""
+    registry_host: str | None = None
+    """Another host for the images themselves, such as a private endpoint or a proxy."""
+    region: str | None = None
+    """ecr: the AWS region; that of the repository's host if it is absent."""
+    profile: str | None = None
+    """ecr: the profile of AWS's configuration to use."""
+    endpoint_url: str | None = None
+    """ecr: another address of the AWS API."""
+    endpoint: str | None = None
+    """gar: another address of the Artifact Registry API."""
 
 
 class VolumeTable(Table):

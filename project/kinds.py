@@ -319,6 +319,8 @@ class ImageStore(Kind):
     """The user; what `docker login` stored if it is absent."""
     password: str | None = None
     """A secret reference to the password or token."""
+    registry_host: str | None = None
+    """Another host for the images themselves, such as a private endpoint or a proxy."""
 
 
 class StoredImage(ImageStore):
@@ -355,8 +357,6 @@ class Gar(ImageStore):
     """<location>-docker.pkg.dev/<project>/<repository>/<name>."""
     endpoint: str | None = None
     """Another address of the Artifact Registry API."""
-    registry_host: str | None = None
-    """Another host for the images themselves, such as a private endpoint."""
 
 
 class Acr(ImageStore):

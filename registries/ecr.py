@@ -51,8 +51,6 @@ class EcrSettings(OciSettings):
     """The profile of AWS's configuration to use."""
     endpoint_url: str | None = None
     """Another address of the AWS API."""
-    registry_host: str | None = None
-    """Another host for the images themselves, such as a private endpoint or a proxy."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,16 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import httpx
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from model.errors import Conflict, NotFound, PermissionDenied
-from model.fly import API_ADDRESS, API_VARIABLE, authorization, fly_token
+from model.fly import (
+    API_ADDRESS,
+    API_VARIABLE,
+    REGISTRY_VARIABLE,
+    authorization,
+    fly_token,
+)
 from model.platform import Identity
 from registries.base import Credentials
 from registries.errors import from_response, from_transport
@@ -29,6 +35,7 @@ class FlyRegistrySettings(OciSettings):
     """A secret reference."""
     org: str | None = None
     """The organisation of a new app; personal if None."""
+    registry_host: str | None = Field(default_factory=lambda: os.environ.get(REGISTRY_VARIABLE))
 
 
 class FlyRegistry(OciRegistry):

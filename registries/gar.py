@@ -46,8 +46,6 @@ class GarSettings(OciSettings):
     endpoint: str | None = None
     """Another address of the Artifact Registry API; with http:// before it a stand-in on
     loopback, without TLS and credentials."""
-    registry_host: str | None = None
-    """Another host for the images themselves, such as a private endpoint or a proxy."""
 
 
 class GarRegistry(OciRegistry):
@@ -72,8 +70,7 @@ class GarRegistry(OciRegistry):
                 f"«{name}» is no repository of Artifact Registry",
                 hint="write <location>-docker.pkg.dev/<project>/<repository>/<image>",
             )
-        host = self.settings.registry_host
-        return f"{host}/{name.split('/', 1)[1]}" if host else name
+        return name
 
     @cached_property
     def parent(self) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,8 @@ class OciSettings(BaseModel):
     """A PEM file, on the worker's machine, of the authority that signed the certificate."""
     insecure: bool = False
     """Believe any certificate; for loopback addresses only."""
+    registry_host: str | None = None
+    """Another host for the images themselves, such as a private endpoint, a proxy or a stand-in."""
 
 
 class OciRegistry(Registry):
@@ -69,6 +72,8 @@ class OciRegistry(Registry):
                 hint=f"an {self.kind} registry takes: {', '.join(self.Settings.model_fields)}",
             ) from None
         self.reference = Reference.parse(self._repository())
+        if self.settings.registry_host:
+            self.reference = replace(self.reference, host=self.settings.registry_host)
         if self.reference.tag or self.reference.digest:
             raise ConfigurationError(
                 f"the registry's repository «{target.repository}» has a tag or a digest",

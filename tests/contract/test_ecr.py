@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 import pytest
 from pydantic import JsonValue
 
@@ -44,7 +43,8 @@ from registries.distribution import OCI_CONFIG, OCI_MANIFEST, Manifest
 from registries.ecr import EcrRegistry
 from registries.oci import OciRegistry
 from tests.contract.drive import Driver
-from tests.fakes.aws import PASSWORD, REGION, AwsServer, Fault, aws_server
+from tests.fakes.aws import REGION, AwsServer, Fault
+from tests.fakes.aws_images import aws_with_images
 from tests.services.registry import TestRegistry, open_registry
 
 pytestmark = pytest.mark.registry
@@ -122,13 +122,7 @@ def ecr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ecr]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    password = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-    (tmp_path / "htpasswd").write_text(f"AWS:{password}\n")
-    auth = {"htpasswd": {"realm": "ecr", "path": str(tmp_path / "htpasswd")}}
-    with (
-        open_registry(tmp_path / "images", auth=auth) as images,
-        aws_server(images.folder / "data") as aws,
-    ):
+    with aws_with_images(tmp_path) as (aws, images):
         yield Ecr(aws, images)
 
 

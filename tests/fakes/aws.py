@@ -516,11 +516,11 @@ class AwsServer:
     """What was needed for all calls but those of `client`."""
     random: random.Random = field(default_factory=lambda: random.Random(5))
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, region: str = REGION) -> Any:
         """A client of boto3's."""
         return boto3.client(
             service,
-            region_name=REGION,
+            region_name=region,
             endpoint_url=self.url,
             aws_access_key_id="test",
             aws_secret_access_key="test",

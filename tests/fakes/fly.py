@@ -48,6 +48,15 @@ class Behaviour:
     boot: float = 0.02
     """Seconds from launch to «started»."""
 
+    @classmethod
+    def of(cls, env: dict[str, str]) -> Behaviour:
+        """What a release's environment asks for, by its BEHAVIOUR: `serve`, `exit`, `hang`, or be
+        `sick`. It says its NAME when it starts."""
+        how, begins = env.get("BEHAVIOUR", "serve"), f"starting {env.get('NAME', '')}"
+        if how == "exit":
+            return cls(exits=3, says=(begins, "it is broken"))
+        return cls(healthy=how == "serve", says=(begins, "listening"))
+
 
 @dataclass
 class Fault:
@@ -427,9 +436,9 @@ class FakeFly:
             raise Refused(422, "no such version of the secrets")
 
     def _behaviour(self, machine: Json) -> Behaviour:
-        image = machine["config"]["image"]
+        image, env = machine["config"]["image"], machine["config"].get("env") or {}
         found = (what for part, what in self.behaviours.items() if part in image)
-        return next(found, Behaviour())
+        return next(found, None) or (Behaviour.of(env) if "BEHAVIOUR" in env else Behaviour())
 
     def _state(self, machine: Json) -> str:
         behaviour = self._behaviour(machine)

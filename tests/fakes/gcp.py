@@ -53,6 +53,8 @@ class Faults:
     """The share of all calls that fail; half of them after they were carried out."""
     seed: int = 1
     queue: list[Fault] = field(default_factory=list)
+    injected: list[str] = field(default_factory=list)
+    """What went wrong at random so far."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -79,6 +81,7 @@ class Faults:
         if self._random.random() < self.rate:
             lost = self._random.random() < 0.5
             code = self._random.choice(("UNAVAILABLE", "INTERNAL", "ABORTED", "DEADLINE_EXCEEDED"))
+            self.injected.append(f"{'lost ' if lost else ''}{code} {method}")
             return Fault(Refused(code, "injected at random"), method, lost)
         return None
 

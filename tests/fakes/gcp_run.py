@@ -45,6 +45,23 @@ class Behaviour:
     """The RevisionReason or CommonReason with which they fail to start; they start if empty."""
     status: int = 200
     """What they answer."""
+    message: str = "The container failed to start."
+    """What Cloud Run says of one that fails."""
+    name: str = ""
+    """What they call themselves."""
+
+    @classmethod
+    def of(cls, env: dict[str, str]) -> Behaviour:
+        """What a release's environment asks for, by its BEHAVIOUR: `serve`, `exit`, `hang` (Cloud
+        Run answers 504 for it), or be `sick`."""
+        name = env.get("NAME", "")
+        match env.get("BEHAVIOUR"):
+            case "exit":
+                reason, message = "HEALTH_CHECK_CONTAINER_ERROR", "Container called exit(3)."
+                return cls(reason=reason, message=message, name=name)
+            case "hang" | "sick" as how:
+                return cls(status=504 if how == "hang" else 500, name=name)
+        return cls(name=name)
 
 
 class CloudRun:
@@ -104,13 +121,16 @@ class CloudRun:
             return 404, {"error": "no revision has this address"}
         name = share.revision or _id(service.latest_ready_revision)
         revision = self.revisions[service.name][f"{service.name}/revisions/{name}"]
-        status = self._behaviour(revision).status
-        self.cloud.log(_id(service.name), name, f"answered {path} with {status}")
-        return status, {"revision": name, "image": revision.containers[0].image}
+        behaviour = self._behaviour(revision)
+        self.cloud.log(_id(service.name), name, f"answered {path} with {behaviour.status}")
+        about = {"revision": name, "image": revision.containers[0].image, "name": behaviour.name}
+        return behaviour.status, about
 
     def _behaviour(self, revision: run_v2.Revision) -> Behaviour:
-        digest = revision.containers[0].image.rsplit("@", 1)[-1]
-        return self.behaviours.get(digest, Behaviour())
+        container = revision.containers[0]
+        env = {one.name: one.value for one in container.env}
+        found = self.behaviours.get(container.image.rsplit("@", 1)[-1])
+        return found or Behaviour.of(env)
 
     # Services -------------------------------------------------------------------------------------
 
@@ -267,17 +287,20 @@ class CloudRun:
     def _begin_to_run(self, revision: run_v2.Revision, service: run_v2.Service) -> None:
         revision.reconciling = False
         behaviour = self._behaviour(revision)
+        if behaviour.name:
+            self.cloud.log(_id(service.name), _id(revision.name), f"starting {behaviour.name}")
         condition = run_v2.Condition(type_="Ready", state=SUCCEEDED)
         missing = self._missing_secret(revision)
         if why := ("SECRETS_ACCESS_CHECK_FAILED" if missing else behaviour.reason):
             condition = run_v2.Condition(
-                type_="Ready", state=FAILED, message=missing or "The container failed to start."
+                type_="Ready", state=FAILED, message=missing or behaviour.message
             )
             if why in run_v2.Condition.RevisionReason.__members__:
                 condition.revision_reason = run_v2.Condition.RevisionReason[why]
             else:
                 condition.reason = run_v2.Condition.CommonReason[why]
-            self.cloud.log(_id(service.name), _id(revision.name), "panic: cannot open the database")
+            last = "it is broken" if behaviour.name else "panic: cannot open the database"
+            self.cloud.log(_id(service.name), _id(revision.name), last)
         revision.conditions = [condition]
 
     def _missing_secret(self, revision: run_v2.Revision) -> str:

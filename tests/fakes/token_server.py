@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +35,8 @@ class TokenServer:
     port: int = 0
     users: dict[str, str] = field(default_factory=dict)
     """User -> password."""
+    also: Callable[[str, str], bool] = lambda user, password: False
+    """Whether to let in a user with a password that changes, such as a cloud's access token."""
     refresh_tokens: dict[str, str] = field(default_factory=dict)
     """Refresh (identity) token -> user."""
     granted: frozenset[str] | None = None
@@ -52,6 +54,10 @@ class TokenServer:
     def realm(self) -> str:
         """Where registries send clients."""
         return f"http://127.0.0.1:{self.port}/token"
+
+    def knows(self, user: str, password: str) -> bool:
+        """Whether these are credentials of ours."""
+        return self.users.get(user) == password or self.also(user, password)
 
     def allowed(self, user: str, actions: list[str]) -> list[str]:
         """Of the actions asked for, those the user gets."""
@@ -102,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
         )
         self.state.requests.append(("GET", user, " ".join(scopes)))
-        if authorization and self.state.users.get(user) != password:
+        if authorization and not self.state.knows(user, password):
             self._refuse("bad credentials")
         elif not authorization and not self.state.anonymous:
             self._refuse("no credentials")
@@ -117,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         user = self.state.refresh_tokens.get(form.get("refresh_token", ""), "")
         if form.get("grant_type") == "password":
             name = form.get("username", "")
-            user = name if self.state.users.get(name) == form.get("password") else ""
+            user = name if self.state.knows(name, form.get("password", "")) else ""
         self.state.requests.append(("POST", user, " ".join(scopes)))
         if not user:
             self._refuse("bad credentials")
