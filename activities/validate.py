@@ -78,7 +78,7 @@ class ValidateActivities:
         record = self._services.ledger.current_release(instance.key)
         if record is None or previous is None or record.progress.revision is None:
             return None
-        same = record.progress.revision.id == previous.id
+        same = record.progress.revision.is_same(previous)
         return record.request.instance.health_check if same else None
 
 

@@ -102,7 +102,7 @@ def _live(wanted: Instance, running: DeploymentRecord | None) -> tuple[str, str]
     if current is None:
         return "nothing", "the ledger's release does not run" if running else ""
     expected = running.progress.revision if running else None
-    if expected is not None and expected.id != current.id:
+    if expected is not None and not expected.is_same(current):
         return current.id, f"the ledger says {expected.id} runs"
     if down:
         return current.id, f"{current.id} does not run: {down}"

@@ -53,6 +53,11 @@ class Revision(Record):
     detail: dict[str, str] = Field(default_factory=dict)
     """What else the provider needs to bring it back."""
 
+    def is_same(self, other: Revision) -> bool:
+        """Whether both are one release. A platform that updates in place, such as Fly.io, gives a
+        release that comes back another identity; the deployment that made it stays."""
+        return self.id == other.id or bool(self.deployment and self.deployment == other.deployment)
+
 
 class Release(Record):
     """A numbered artifact and configuration, about to run on an instance."""
