@@ -443,16 +443,18 @@ class GcpProvider(CloudProvider):
         ).model_dump_json(exclude_defaults=True)
 
     def _clear(self, service: run_v2.Service | None, deployment: str, name: str) -> None:
-        """Leave nothing of a first deployment: the service that it made, and its secrets."""
-        if service is None or Marks.of(service.template).deployment != deployment:
-            return
-        others = [one for one in run.observed(service) if one.percent and one.revision != name]
-        if others:
-            raise Conflict(
-                f"{others[0].revision} serves {self._service_id}, and was not there before",
-                hint="another deployment, or a person, has taken over; see: helix status",
-            )
-        self._delete(service)
+        """Leave nothing of a first deployment: the service that it made, and its secrets, which are
+        there before the service is."""
+        if service is not None:
+            if Marks.of(service.template).deployment != deployment:
+                return
+            others = [one for one in run.observed(service) if one.percent and one.revision != name]
+            if others:
+                raise Conflict(
+                    f"{others[0].revision} serves {self._service_id}, and was not there before",
+                    hint="another deployment, or a person, has taken over; see: helix status",
+                )
+            self._delete(service)
         self._secrets.destroy()
 
     # For people -----------------------------------------------------------------------------------

@@ -85,19 +85,21 @@ class Policy:
 MINUTE = 60.0
 HOUR = 60 * MINUTE
 
+# An attempt of a step makes a dozen calls; where every tenth call fails, most attempts do. With so
+# many attempts a deployment succeeds all the same: see `tests.contract.failing_suite`.
 POLICIES: dict[str, Policy] = {
     "record_start": Policy(timeout=10, deadline=5 * MINUTE),
-    "validate": Policy(timeout=MINUTE, deadline=5 * MINUTE, heartbeat=10, attempts=6),
+    "validate": Policy(timeout=MINUTE, deadline=5 * MINUTE, heartbeat=10, attempts=12),
     "build": Policy(timeout=30 * MINUTE, deadline=HOUR, heartbeat=10, attempts=6, queue_wait=30),
-    "authenticate": Policy(timeout=30, deadline=5 * MINUTE, heartbeat=10, attempts=8),
-    "push": Policy(timeout=20 * MINUTE, deadline=HOUR, heartbeat=10, attempts=8, queue_wait=30),
+    "authenticate": Policy(timeout=30, deadline=5 * MINUTE, heartbeat=10, attempts=15),
+    "push": Policy(timeout=20 * MINUTE, deadline=HOUR, heartbeat=10, attempts=15, queue_wait=30),
     "check_policy": Policy(
         timeout=15 * MINUTE, deadline=HOUR, heartbeat=10, attempts=6, queue_wait=30
     ),
     "record_decision": Policy(timeout=10, deadline=5 * MINUTE),
-    "start_release": Policy(timeout=10 * MINUTE, deadline=20 * MINUTE, heartbeat=10, attempts=8),
-    "await_release": Policy(timeout=20 * MINUTE, deadline=30 * MINUTE, heartbeat=10, attempts=8),
-    "check_health": Policy(timeout=5 * MINUTE, deadline=10 * MINUTE, heartbeat=10, attempts=5),
+    "start_release": Policy(timeout=10 * MINUTE, deadline=20 * MINUTE, heartbeat=10, attempts=25),
+    "await_release": Policy(timeout=20 * MINUTE, deadline=30 * MINUTE, heartbeat=10, attempts=25),
+    "check_health": Policy(timeout=5 * MINUTE, deadline=10 * MINUTE, heartbeat=10, attempts=15),
     "promote_release": Policy(timeout=10 * MINUTE, deadline=20 * MINUTE, heartbeat=10),
     "bake": Policy(timeout=HOUR, deadline=2 * HOUR, heartbeat=10, attempts=20),
     "record_end": Policy(timeout=10, deadline=HOUR, longest_backoff=MINUTE),

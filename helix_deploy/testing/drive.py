@@ -87,7 +87,8 @@ class Driver:
     def check(self, release: Release, handle: str) -> None:
         """`check_health`."""
         check = release.instance.health_check
-        if check.kind == "none":
+        runs = self.call(release, lambda one: one.capabilities.runtime)
+        if check.kind == "none" or not runs:
             return
         end = time.monotonic() + self.patience
         while wrong := self.call(release, lambda one: probe_for(check, one, handle)()):

@@ -73,6 +73,10 @@ class World(ABC):
     def remove(self, revision: Revision) -> None:
         """Remove a revision behind our back."""
 
+    def means(self, handle: str) -> str:
+        """What a handle stands for, without what it notes beside that."""
+        return handle
+
     @property
     def driver(self) -> Driver:
         """Deploys here."""
@@ -238,7 +242,7 @@ class ProviderSuite:
         for thread in threads:
             thread.join()
         assert [str(error) for error in errors] == []
-        assert len(set(handles)) == 1
+        assert len({world.means(handle) for handle in handles}) == 1
         world.driver.check(release, handles[0])
         with world.opened(release.instance) as provider:
             provider.promote(handles[0])

@@ -45,8 +45,10 @@ from providers.aws import AwsProvider
 from providers.aws_api import AwsApi
 from providers.base import Context, PullCredentials
 from tests.contract.drive import Driver
-from tests.contract.provider_suite import Killed, ProviderSuite, World
+from tests.contract.failing_suite import FailingSuite, FailingWorld
+from tests.contract.provider_suite import Killed, ProviderSuite
 from tests.fakes.aws import REGION, AwsServer, Fault, aws_server
+from tests.services.faults import faulty
 
 SERVICE = "helix-shop-prod"
 GOOD, NEXT, BAD = (f"sha256:{digit * 64}" for digit in "abd")
@@ -97,10 +99,13 @@ class Cloud:
             project="shop",
             name="prod",
             target=Target(kind="aws", settings=settings),
-            registry=RegistryTarget(kind="ecr"),
             port=self.port,
             volumes=(Volume(mount="/var/lib/helix", name="data"),) if volume else (),
-            **{"health_check": HealthCheck(successes=1, interval=0.01), **changes},
+            **{
+                "registry": RegistryTarget(kind="ecr"),
+                "health_check": HealthCheck(successes=1, interval=0.01),
+                **changes,
+            },
         )
 
     def driver(self) -> Driver:
@@ -191,17 +196,22 @@ def cloud(answers: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 # --- what every provider must do ------------------------------------------------------------------
 
 
-class AwsWorld(World):
+class AwsWorld(FailingWorld):
     """ECS, its containers served on loopback."""
 
     patience = 1.0
+    secrets = {"env:TOKEN": CANARY}
 
     def __init__(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cloud = cloud
         self.monkeypatch = monkeypatch
+        self.endpoint = cloud.aws.url
 
     def instance(self, name: str, behaviour: str = "serve") -> Instance:
         return self.cloud.instance(
+            settings={"endpoint_url": self.endpoint},
+            build=BuildSettings(kind="image", image="registry.test/shop"),
+            registry=None,
             env={"NAME": name, "BEHAVIOUR": behaviour},
             secrets={"TOKEN": "env:TOKEN"},
             health_check=HealthCheck(successes=1, interval=0.01, timeout=0.5),
@@ -256,11 +266,18 @@ class AwsWorld(World):
             patch.setattr(AwsApi, "__call__", counted)
             yield
 
+    @contextmanager
+    def failing(self, rate: float, seed: int) -> Iterator[list[str]]:
+        with faulty(self.cloud.aws.url, rate, seed) as line:
+            self.endpoint = line.url
+            yield line.injected
+            self.endpoint = self.cloud.aws.url
+
     def remove(self, revision: Revision) -> None:
         self.cloud.aws.client("ecs").deregister_task_definition(taskDefinition=revision.id)
 
 
-class TestAws(ProviderSuite):
+class TestAws(ProviderSuite, FailingSuite):
     @pytest.fixture
     def world(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> AwsWorld:
         monkeypatch.setattr(aws_module, "PROMOTE_PAUSE", 0.01)

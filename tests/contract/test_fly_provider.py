@@ -7,10 +7,12 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
+from pydantic import JsonValue, SecretStr
 
 from model.artifact import Artifact, Image
 from model.errors import (
@@ -35,10 +37,14 @@ from providers import fly as fly_provider
 from providers import fly_app as fly_app_module
 from providers.base import Context
 from providers.fly import FlyHandle, FlyProvider
-from providers.fly_api import SENTENCES, STATUS, from_response
+from providers.fly_api import SENTENCES, STATUS, FlyApi, from_response
 from providers.fly_machine import guest_of
 from tests.contract.drive import Driver
+from tests.contract.failing_suite import FailingSuite, FailingWorld
+from tests.contract.provider_suite import Killed, ProviderSuite
 from tests.fakes.fly import SPEC_VARIABLE, TOKEN, FakeFly, Fault, find_spec
+from tests.services.faults import faulty
+from tests.services.registry import TestRegistry, plain_registry
 
 APP = "helix-shop-edge"
 VOLUME = Volume(name="helix_shop_edge_data", mount="/data", size_gb=20)
@@ -119,6 +125,97 @@ def driver() -> Driver:
 
 
 kinds = pytest.mark.parametrize("make", [an_instance, stateful], ids=["stateless", "volume"])
+
+
+# --- what every provider must do -----------------------------------------------------------------
+
+
+class FlyWorld(FailingWorld):
+    """Machines without a volume: one beside the other."""
+
+    patience = 1.0
+    secrets = {"env:FLY_API_TOKEN": TOKEN}
+
+    def __init__(self, fly: FakeFly, images: TestRegistry, patch: pytest.MonkeyPatch) -> None:
+        self.fly, self.images, self.patch = fly, images, patch
+
+    def instance(self, name: str, behaviour: str = "serve") -> Instance:
+        repository = f"registry.fly.io/{APP}"
+        settings: dict[str, JsonValue] = {"registry_host": self.images.host}
+        return an_instance(
+            env={"NAME": name, "BEHAVIOUR": behaviour},
+            health_check=HealthCheck(successes=1, interval=0.01, deadline=5),
+            registry=RegistryTarget(kind="fly", repository=repository, settings=settings),
+        )
+
+    def artifact(self, tag: str = "1") -> Artifact:
+        digest = f"sha256:{tag * 64}"
+        return Artifact(image=Image(repository=f"registry.fly.io/{APP}", digest=digest))
+
+    def provider(self, instance: Instance) -> FlyProvider:
+        return open_provider(instance=instance)
+
+    def answer(self) -> str:
+        found = self.fly.serving(APP) if APP in self.fly.apps else []
+        return "".join(one["config"]["env"]["NAME"] for one in found)
+
+    def running(self) -> list[str]:
+        found = self.fly.machines(APP) if APP in self.fly.apps else []
+        started = [one for one in found if one["state"] == "started"]
+        return [one["config"]["metadata"]["helix_deployment"] for one in started]
+
+    def remains(self) -> list[str]:
+        """The app itself stays: it is the images' repository."""
+        if APP not in self.fly.apps:
+            return []
+        app = self.fly.apps[APP]
+        return [one["id"] for one in self.fly.machines(APP)] + app["ips"] + [*app["volumes"]]
+
+    def means(self, handle: str) -> str:
+        found = FlyHandle.model_validate_json(handle)
+        return f"{found.machine}/{found.version}"
+
+    @contextmanager
+    def kill_after(self, writes: int) -> Iterator[None]:
+        left, request = writes, FlyApi._request
+
+        def counted(api: FlyApi, method: str, *given: Any, **named: Any) -> Any:
+            nonlocal left
+            answer = request(api, method, *given, **named)
+            if method != "GET":
+                left -= 1
+                if left == 0:
+                    raise Killed
+            return answer
+
+        with self.patch.context() as patch:
+            patch.setattr(FlyApi, "_request", counted)
+            yield
+
+    @contextmanager
+    def failing(self, rate: float, seed: int) -> Iterator[list[str]]:
+        with faulty(self.fly.address, rate, seed) as line, self.patch.context() as patch:
+            patch.setenv("FLY_FLAPS_BASE_URL", line.url)
+            patch.setenv("FLY_API_BASE_URL", line.url)
+            yield line.injected
+
+    def remove(self, revision: Revision) -> None:
+        machine = self.fly.apps[APP]["machines"][revision.detail["machine"]]
+        machine["_destroyed"] = True
+
+
+class TestFly(ProviderSuite, FailingSuite):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def images(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestRegistry]:
+        with plain_registry(tmp_path_factory.mktemp("fly")) as images:
+            yield images
+
+    @pytest.fixture
+    def world(
+        self, fly: FakeFly, images: TestRegistry, monkeypatch: pytest.MonkeyPatch
+    ) -> FlyWorld:
+        return FlyWorld(fly, images, monkeypatch)
 
 
 # --- the life of a release -----------------------------------------------------------------------

@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,18 @@ from model.errors import (
 )
 from model.gcp_errors import CODES, EXCEPTIONS, MESSAGES, REASONS, classify, translate
 from model.instance import BuildSettings, HealthCheck, Instance, RegistryTarget, Target, Volume
+from model.names import LABEL_DEPLOYMENT
 from model.platform import Phase, Release, Revision
 from providers import gcp as gcp_module
 from providers.base import Context
 from providers.catalog import PROVIDERS
 from providers.gcp import GcpProvider
+from providers.gcp_api import Api
 from providers.gcp_service import CANDIDATE, Handle, revision_name
 from tests.contract.drive import Driver
-from tests.fakes.gcp import FakeGcp
+from tests.contract.failing_suite import FailingSuite, FailingWorld
+from tests.contract.provider_suite import Killed, ProviderSuite
+from tests.fakes.gcp import FakeGcp, Faults
 from tests.fakes.gcp_run import Behaviour
 from tests.fakes.gcp_web import ACCOUNT
 
@@ -122,6 +127,95 @@ def name_of(given: Release) -> str:
 def begun(cloud: FakeGcp) -> int:
     """How many times something was changed."""
     return sum(one in ("CreateService", "UpdateService") for one in cloud.calls)
+
+
+# What every provider must do ----------------------------------------------------------------------
+
+
+class GcpWorld(FailingWorld):
+    """Cloud Run."""
+
+    patience = 1.0
+    secrets = {"env:DB_PASSWORD": SECRET}
+
+    def __init__(self, cloud: FakeGcp, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cloud, self.monkeypatch = cloud, monkeypatch
+
+    def instance(self, name: str, behaviour: str = "serve") -> Instance:
+        return instance(
+            self.cloud,
+            env={"NAME": name, "BEHAVIOUR": behaviour},
+            build=BuildSettings(kind="image", image="nginx"),
+            registry=None,
+        )
+
+    def artifact(self, tag: str = "1") -> Artifact:
+        digest = f"sha256:{tag * 64}"
+        repository = "europe-west1-docker.pkg.dev/acme/helix/shop"
+        return Artifact(image=Image(repository=repository, digest=digest))
+
+    def provider(self, given: Instance) -> GcpProvider:
+        return provider(given)
+
+    def answer(self) -> str:
+        answer = httpx.get(f"{self.cloud.web.address}/run/helix-shop-prod/")
+        return str(answer.json()["name"]) if answer.status_code == 200 else ""
+
+    def running(self) -> list[str]:
+        """What has traffic or an address; the rest is scaled to nothing."""
+        with self.cloud.lock:
+            self.cloud.advance()
+            service = self.cloud.run.services.get(SERVICE)
+            if service is None:
+                return []
+            revisions = self.cloud.run.revisions[SERVICE]
+            names = [one.revision for one in service.traffic_statuses]
+            found = [revisions[f"{SERVICE}/revisions/{name}"] for name in names]
+            return [one.annotations[LABEL_DEPLOYMENT] for one in found]
+
+    def remains(self) -> list[str]:
+        with self.cloud.lock:
+            self.cloud.advance()
+            run = self.cloud.run
+            revisions = [name for each in run.revisions.values() for name in each]
+            return [*run.services, *revisions, *self.cloud.secrets]
+
+    def means(self, handle: str) -> str:
+        return Handle.model_validate_json(handle).revision
+
+    @contextmanager
+    def kill_after(self, writes: int) -> Iterator[None]:
+        left, call = writes, Api.call
+
+        def counted(api: Api, *given: Any, reads: bool = False, **named: Any) -> Any:
+            nonlocal left
+            answer = call(api, *given, reads=reads, **named)
+            if not reads:
+                left -= 1
+                if left == 0:
+                    raise Killed
+            return answer
+
+        with self.monkeypatch.context() as patch:
+            patch.setattr(Api, "call", counted)
+            yield
+
+    @contextmanager
+    def failing(self, rate: float, seed: int) -> Iterator[list[str]]:
+        """By gRPC's own codes, half of them after the call was carried out."""
+        self.cloud.faults = Faults(rate=rate, seed=seed)
+        yield self.cloud.faults.injected
+        self.cloud.faults = Faults()
+
+    def remove(self, revision: Revision) -> None:
+        with self.cloud.lock:
+            del self.cloud.run.revisions[SERVICE][f"{SERVICE}/revisions/{revision.id}"]
+
+
+class TestGcp(ProviderSuite, FailingSuite):
+    @pytest.fixture
+    def world(self, cloud: FakeGcp, monkeypatch: pytest.MonkeyPatch) -> GcpWorld:
+        return GcpWorld(cloud, monkeypatch)
 
 
 # The life of a release ----------------------------------------------------------------------------
