@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import httpx
 from azure.core.exceptions import AzureError
 from azure.identity import DefaultAzureCredential
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
 from model.azure_errors import translate
 from model.errors import ConfigurationError, PermissionDenied
@@ -25,7 +25,7 @@ from model.tokens import claims, entra_name
 from registries.base import Credentials
 from registries.distribution import TIMEOUT, tls_context
 from registries.errors import from_response, from_transport
-from registries.oci import OciRegistry, OciSettings
+from registries.oci import OciRegistry
 
 USER = "00000000-0000-0000-0000-000000000000"
 """The user name that says: the password is a refresh token."""
@@ -38,13 +38,6 @@ NAME = re.compile(r"(?P<registry>[a-z0-9-]{5,64}\.azurecr\.(?:io|cn|us))/.+")
 """<registry>.azurecr.io/<name>."""
 
 
-class AcrSettings(OciSettings):
-    """What the registry's table may say besides kind and repository."""
-
-    registry_host: str | None = None
-    """Another host for the registry, such as a proxy."""
-
-
 class AcrRegistry(OciRegistry):
     """One repository of an Azure Container Registry, created by the first push. The registry itself
     must be there.
@@ -54,13 +47,11 @@ class AcrRegistry(OciRegistry):
     """
 
     kind: ClassVar[str] = "acr"
-    Settings: ClassVar[type[BaseModel]] = AcrSettings
     denied_hint: ClassVar[str] = (
         "it takes the role AcrPush on the registry or, where it gives permissions by repository, "
         "Container Registry Repository Writer: see docs/providers/acr.md"
     )
 
-    settings: AcrSettings
     _kept: tuple[Credentials, datetime] | None = None
 
     def _repository(self) -> str:
@@ -70,8 +61,7 @@ class AcrRegistry(OciRegistry):
                 f"«{name}» is no repository of Azure Container Registry",
                 hint="write <registry>.azurecr.io/<name>",
             )
-        host = self.settings.registry_host
-        return f"{host}/{name.split('/', 1)[1]}" if host else name
+        return name
 
     def authenticate(self) -> Identity:
         """As any registry; tells Entra's name for us, and when the registry's token ends."""

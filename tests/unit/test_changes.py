@@ -6,6 +6,7 @@ from typing import Any
 
 from model.changes import changes, interruption
 from model.instance import HealthCheck, Instance, Target, Volume
+from model.platform import Revision
 
 
 def instance(**settings: Any) -> Instance:
@@ -44,3 +45,11 @@ def test_what_a_swap_does_to_requests() -> None:
     assert "wait" in interruption(stateful, True, False)
     assert "fail" in interruption(stateful, False, False)
     assert "nothing runs" in interruption(stateful, False, True)
+
+
+def test_a_release_that_came_back_under_another_identity_is_the_same() -> None:
+    ran = Revision(id="version-8", deployment="d-1")
+    assert ran.is_same(Revision(id="version-8"))
+    assert ran.is_same(Revision(id="version-12", deployment="d-1"))
+    assert not ran.is_same(Revision(id="version-12", deployment="d-2"))
+    assert not Revision(id="a").is_same(Revision(id="b"))
