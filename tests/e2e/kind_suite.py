@@ -43,6 +43,8 @@ class Stand(ABC):
     """None: the app's own, for a platform that really runs images."""
     first_words: str = "starting {version}"
     """What `helix logs` shows of a release."""
+    bad: str = "broken"
+    """How a release is bad that the platform never lets have requests."""
     holds: bool = True
     """Whether the previous release answers all the time that a new one is tried."""
     volumes: bool = False
@@ -226,7 +228,7 @@ class KindSuite:
     ) -> None:
         project.behave("1")
         project.push()
-        project.behave("2", "broken")
+        project.behave("2", project.stand.bad)
         with project.watched() as seen:
             result = project.push(expect=3)
         assert "rolled back" in result.text

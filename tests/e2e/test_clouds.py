@@ -23,9 +23,11 @@ pytestmark = [pytest.mark.engine, pytest.mark.registry]
 
 
 class Aws(Stand):
-    """moto's server, an ECS whose services roll out, and a registry with ECR's token."""
+    """moto's server, an ECS whose services roll out, and a registry with ECR's token. ECS itself
+    knows only releases that exit for bad ones; any other gets requests until our check fails."""
 
     env = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    bad = "exits"
     volumes = True
     data_is_left = "/data"
 
