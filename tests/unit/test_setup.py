@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from scripts.closing_line import closing_line
+from scripts import closing_line
 from scripts.demo.load import Load
 from scripts.setup import environment, kubernetes, packages, shell
 from scripts.setup.shell import ROOT, SetupFailed
@@ -96,17 +96,35 @@ REPORT = """<testsuites>
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "good"),
+    ("first", "again", "line", "exit"),
     [
-        (REPORT.format(failures=0), "7 passed, 0 failed, 2 skipped", True),
-        (REPORT.format(failures=1), "6 passed, 1 failed, 2 skipped", False),
-        ("", "0 passed, 0 failed, 0 skipped", False),
+        (0, None, "14 passed, 0 failed, 4 skipped", 0),
+        (1, None, "13 passed, 1 failed, 4 skipped", 1),
+        (3, 0, "14 passed, 0 failed, 4 skipped", 0),
+        (3, 2, "12 passed, 2 failed, 4 skipped", 1),
+        (None, None, "7 passed, 1 failed, 2 skipped", 1),
     ],
 )
-def test_a_run_closes_with_one_line(text: str, line: str, good: bool, tmp_path: Path) -> None:
-    report = tmp_path / "report.xml"
-    report.write_text(text)
-    assert closing_line(report) == (line, good)
+def test_two_runs_close_with_one_line(
+    first: int | None,
+    again: int | None,
+    line: str,
+    exit: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "quick.xml").write_text(REPORT.format(failures=0))
+    if first is not None:
+        (tmp_path / "real.xml").write_text(REPORT.format(failures=first))
+    if again is not None:
+        text = REPORT.format(failures=again).replace('tests="9"', f'tests="{first}"')
+        (tmp_path / "real-again.xml").write_text(text)
+    assert closing_line.main([str(tmp_path), "quick", "real"]) == exit
+    assert capsys.readouterr().out == f"{line}\n"
+
+
+def test_a_run_that_never_came_to_its_report_has_failed(tmp_path: Path) -> None:
+    assert closing_line.main([str(tmp_path / "none.xml")]) == 1
 
 
 class Moody(BaseHTTPRequestHandler):
