@@ -19,7 +19,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from temporalio.worker import Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.authenticate import AuthenticateActivities
 from activities.build import BuildActivities
@@ -112,6 +113,20 @@ def activities_of(services: Services) -> list[Callable[..., Any]]:
     ]
 
 
+def versioning(settings: Settings) -> WorkerDeploymentConfig | None:
+    """How Temporal tells this version's work from another's; None: it does not.
+
+    A new version takes no deployment before it is made current; see docs/operations.md.
+    """
+    if not settings.build_id:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(settings.task_queue, settings.build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
+
+
 async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) -> None:
     """Work until `stop` is set, or until a worker fails for good.
 
@@ -129,6 +144,7 @@ async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) ->
             "graceful_shutdown_timeout": timedelta(seconds=settings.graceful_shutdown_seconds),
             "max_heartbeat_throttle_interval": throttle,
             "default_heartbeat_throttle_interval": throttle,
+            "deployment_config": versioning(settings),
         }
         workers = [
             Worker(

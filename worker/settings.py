@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     task_queue: Name = "helix-deploy"
     worker_name: Name = Field(default_factory=socket.gethostname)
     """Names this worker among all; unique per machine and engine."""
+    build_id: Annotated[str, AfterValidator(lambda text: _queue(text) if text else text)] = ""
+    """This version of the worker, for Temporal's Worker Versioning; empty: unversioned. A
+    deployment stays with the version that began it."""
     health_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1:0"
     """Where the health endpoint listens; port 0 takes a free one (written to the state folder)."""
     metrics_address: Annotated[str, AfterValidator(_metrics_address)] = ""
