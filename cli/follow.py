@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cli.display import Display
     from cli.exits import Exit
+    from cli.report import Keep
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ async def follow_run(
     machine: bool,
     withdraw: bool = False,
     display: Display | None = None,
+    keep: Keep | None = None,
 ) -> Exit:
     """Show a deployment's events until it ends. Returns the exit code that its end calls for.
 
@@ -85,6 +87,7 @@ async def follow_run(
     Args:
         machine: JSON lines instead of text.
         withdraw: we have just started it: if no worker takes it, cancel it rather than wait.
+        keep: the files that its end is written to.
 
     Raises:
         NoWorker: no worker took it, and it was withdrawn.
@@ -112,6 +115,8 @@ async def follow_run(
     assert ended is not None
     if not machine:
         conclusion(ended, run.instance, run.link)
+    if keep is not None:
+        keep.write(ended, run)
     return Exit(ended.exit)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from cli import output
 from cli.exits import AlreadyDeploying, Exit
+from cli.report import Keep
 from model.names import short_id
 from worker import tracing
 
@@ -44,6 +45,8 @@ class Wish:
     machine: bool = False
     details: str = ""
     """Markdown for the run's page in the Temporal UI."""
+    keep: Keep = Keep()
+    """What is written to files about its end."""
 
 
 def deploy(request: DeployRequest, wish: Wish) -> NoReturn:
@@ -57,6 +60,7 @@ def deploy(request: DeployRequest, wish: Wish) -> NoReturn:
 
     from cli.follow import detached
 
+    wish.keep.check()
     flight = _Flight(request, wish)
     try:
         code = asyncio.run(flight.fly())
@@ -90,7 +94,11 @@ class _Flight:
                 self._announce(self.run)
                 return Exit.DONE
             return await follow_run(
-                session.client, self.run, machine=self._wish.machine, withdraw=True
+                session.client,
+                self.run,
+                machine=self._wish.machine,
+                withdraw=True,
+                keep=self._wish.keep,
             )
 
     def _announce(self, run: Run) -> None:

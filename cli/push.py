@@ -9,6 +9,7 @@ import typer
 
 from cli import output
 from cli.launch import Detach, OverrideFreeze, Reason, Replace, Wish, Yes, deploy, details
+from cli.report import Keep, Report, Result
 
 if TYPE_CHECKING:
     from model.artifact import Source
@@ -26,6 +27,8 @@ def push(
     replace: Replace = False,
     reason: Reason = "",
     override_freeze: OverrideFreeze = "",
+    report: Report = "",
+    result: Result = "",
     yes: Yes = False,
     dev: Annotated[
         bool, typer.Option("--dev", hidden=True, help="Accepted for existing scripts.")
@@ -45,6 +48,7 @@ def push(
       helix push --replace              cancels the deployment that is in the way
       helix push --detach               only starts it; see helix follow
       helix push --json                 one event a line, see docs/cli-events.md
+      helix push --report out.md        how it went, for a CI job's page
 
     \b
     Exit codes:
@@ -62,7 +66,8 @@ def push(
     request = request.model_copy(update={"override_freeze": override_freeze})
     for text in warnings(project):
         output.note(text)
-    wish = Wish(replace, detach, json, details(request, commit(project.folder)))
+    about = details(request, commit(project.folder))
+    wish = Wish(replace, detach, json, about, Keep(report, result))
     deploy(request, wish)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,19 +27,10 @@ with workflow.unsafe.imports_passed_through():
     )
     from model.instance import Step
     from model.platform import Identity, Revision
-    from workflows import metrics
+    from workflows import metrics, page
 
 STEP = SearchAttributeKey.for_keyword("DeployStep")
 IMAGE = SearchAttributeKey.for_keyword("DeployImage")
-
-MARKS = {
-    StepState.WAITING: "·",
-    StepState.RUNNING: "▶",
-    StepState.DONE: "✓",
-    StepState.SKIPPED: "–",
-    StepState.FAILED: "✗",
-    StepState.CANCELLED: "✗",
-}
 
 
 @dataclass
@@ -175,64 +165,7 @@ class Journal:
 
     def _set(self, **changes: object) -> None:
         self.progress = self.progress.model_copy(update=changes)
-        workflow.set_current_details(self.markdown())
-
-    def markdown(self) -> str:
-        """The run's page in the Temporal UI."""
-        progress = self.progress
-        instance = self._request.instance
-        lines = [
-            f"**{instance.key}** release {progress.number or '?'}: **{progress.phase}**",
-            *self._wrong(),
-            *self._asked(),
-            *(f"- **a person is needed**: {one}" for one in progress.left),
-            *self._table(),
-        ]
-        if progress.artifact is not None:
-            lines += ["", f"artifact: `{progress.artifact.short}`"]
-        if progress.url:
-            lines += ["", f"serves at <{progress.url}>"]
-        lines.append("")
-        lines += [f"- policy: {one}" for one in progress.checks]
-        lines += [f"- {one.choice} by {one.by}: {one.why}" for one in progress.decisions]
-        lines += [f"- undone: {one}" for one in progress.undone]
-        lines += ["", "---"]  # the UI cuts off a page's end: let it be this
-        return "\n".join(lines)
-
-    def _wrong(self) -> list[str]:
-        failure = self.progress.failure
-        if failure is None:
-            return []
-        evidence = ["", "```", failure.evidence, "```"] if failure.evidence else []
-        return ["", f"**failed** at {failure}", *evidence, ""]
-
-    def _asked(self) -> list[str]:
-        question = self.progress.question
-        if question is None:
-            return []
-        example = json.dumps({"choice": question.choices[0], "by": "you", "why": ""})
-        return [
-            "",
-            f"**waits for an answer** ({', '.join(question.choices)}) until "
-            f"{question.deadline:%Y-%m-%d %H:%M} UTC, then: {question.otherwise}",
-            "",
-            f"> {question.text}",
-            "",
-            f"Answer here: More Actions, Send a Signal, `answer`, with `{example}`; "
-            "or at the command line: helix approve, reject or answer.",
-            "",
-        ]
-
-    def _table(self) -> list[str]:
-        rows = []
-        for record in self.progress.steps:
-            seconds = ""
-            if record.started_at and record.ended_at:
-                seconds = f"{(record.ended_at - record.started_at).total_seconds():.1f}"
-            detail = record.detail.splitlines()[0] if record.detail else ""
-            detail = detail.replace("|", "\\|")
-            rows.append(f"| {MARKS[record.state]} | {record.step} | {seconds} | {detail} |")
-        return ["", "| | step | seconds | |", "|---|---|---|---|", *rows]
+        workflow.set_current_details(page.markdown(self.progress, self._request.instance.key))
 
 
 def failure_of(error: BaseException, step: str) -> Failure:
