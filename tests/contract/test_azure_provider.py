@@ -60,7 +60,8 @@ from providers.azure_preflight import NEEDED
 from providers.base import Context, PullCredentials
 from providers.catalog import PROVIDERS
 from tests.contract.drive import Driver
-from tests.contract.provider_suite import Killed, ProviderSuite, World
+from tests.contract.failing_suite import FailingSuite, FailingWorld
+from tests.contract.provider_suite import Killed, ProviderSuite
 from tests.fakes.azure import GROUP, IDENTITY, LOCATION, SUBSCRIPTION, WHO, FakeAzure, Faults
 from tests.fakes.azure_apps import App
 from tests.fakes.azure_refused import Refused
@@ -165,7 +166,7 @@ def changes(cloud: FakeAzure) -> list[str]:
 # What every provider must do ----------------------------------------------------------------------
 
 
-class AzureWorld(World):
+class AzureWorld(FailingWorld):
     """A container app, its containers served on loopback."""
 
     patience = 1.5
@@ -238,7 +239,7 @@ def _marks(template: dict[str, Any]) -> Marks:
     return Marks.model_validate_json(env[MARK])
 
 
-class TestAzure(ProviderSuite):
+class TestAzure(ProviderSuite, FailingSuite):
     @pytest.fixture
     def world(self, cloud: FakeAzure, monkeypatch: pytest.MonkeyPatch) -> AzureWorld:
         cloud.expires = 0.8
@@ -888,27 +889,6 @@ def test_every_attempt_is_ours_to_count(cloud: FakeAzure) -> None:
     with pytest.raises(Throttled) as raised:
         provider(instance(cloud)).current()
     assert raised.value.retry_after == 11
-
-
-@pytest.mark.parametrize(("share", "seed"), [(0.01, 1), (0.1, 2)])
-def test_all_deployments_end_well_though_calls_fail(
-    cloud: FakeAzure, share: float, seed: int
-) -> None:
-    cloud.faults = Faults(rate=share, seed=seed)
-    drive = driver(cloud)
-    good = 0
-    for number in range(1, 7):
-        bad = number % 3 == 0
-        result = drive.deploy(release(cloud, number, "exit" if bad else "serve"))
-        if bad:
-            assert isinstance(result.error, HealthCheckFailed) and result.restored is not None
-        else:
-            assert result.error is None
-            good = number
-        assert serves(cloud) == f"r{good}"
-        assert all(label != CANDIDATE for _, label in traffic(cloud).values())
-    drive.call(None, lambda one: one.destroy(data=False))
-    assert not cloud.apps.all
 
 
 def test_callers_at_once_make_one_app(cloud: FakeAzure) -> None:

@@ -47,6 +47,8 @@ class Stand(ABC):
     """How a release is bad that the platform never lets have requests."""
     holds: bool = True
     """Whether the previous release answers all the time that a new one is tried."""
+    silent_in: str = "health-check"
+    """The phase in which a release is waited for that never listens."""
     volumes: bool = False
     """Whether the kind has them."""
     data_is_left: str = ""
@@ -253,7 +255,7 @@ class KindSuite:
         toml.write_text(toml.read_text().replace("deadline = 6", "deadline = 120"))
         project.behave("2", "silent")
         pushing = project.begin_push()
-        eventually(lambda: project.phase() == "health-check", 60, "the health check")
+        eventually(lambda: project.phase() == project.stand.silent_in, 60, "the wait for it")
         assert "helix cancel" in project.push(expect=5).text
         project.helix("cancel", "dev")
         pushing.communicate(timeout=60)

@@ -1,6 +1,7 @@
 """What runs the containers of the stand-in for Azure.
 
-`Pretended` answers with a name and behaves as its environment says.
+`Pretended` answers with a name and behaves as its environment says. `tests.fakes.azure_engine` runs
+the image itself.
 """
 
 from __future__ import annotations
