@@ -206,7 +206,7 @@ async def test_replace_waits_for_the_rollback_of_the_first(shop: Shop) -> None:
 
 
 async def test_ctrl_c_lets_go_and_the_deployment_goes_on(shop: Shop) -> None:
-    world = World(slow={"build": 3}, watch="build")
+    world = World(slow={"build": 6}, watch="build")
     async with shop.worker(world):
         pushing = await shop.begin("push")
         await asyncio.wait_for(world.started.wait(), 30)

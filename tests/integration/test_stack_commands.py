@@ -141,6 +141,15 @@ def test_a_worker_needs_a_temporal_that_is_configured(shell: Shell) -> None:
     )
 
 
+def well(shell: Shell, env: dict[str, str]) -> bool:
+    """Whether the doctor finds nothing wrong."""
+    asked = [*HELIX, "doctor", "--json"]
+    return (
+        subprocess.run(asked, cwd=shell.home, env=shell.env | env, capture_output=True).returncode
+        == 0
+    )
+
+
 def test_a_worker_takes_work_until_it_is_told_to_stop(shell: Shell, temporal: Client) -> None:
     env = {"TEMPORAL_ADDRESS": address(temporal), "HELIX_TASK_QUEUE": "long-lived"}
     assert shell.findings(expect=1, **env)["worker"]["state"] == "problem"
@@ -158,6 +167,9 @@ def test_a_worker_takes_work_until_it_is_told_to_stop(shell: Shell, temporal: Cl
             time.sleep(0.1)
         port = json.loads(found[0].read_text())["port"]
         assert httpx.get(f"http://127.0.0.1:{port}/readyz").json()["task_queue"] == "long-lived"
+        # It says that it is ready a moment before its first poll reaches the server.
+        while not well(shell, env):
+            assert worker.poll() is None and time.monotonic() < deadline
         assert shell.findings(**env)["worker"]["state"] == "ok"
         worker.send_signal(signal.SIGTERM)
         _, said = worker.communicate(timeout=60)
