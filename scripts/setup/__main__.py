@@ -22,7 +22,7 @@ from scripts.setup.shell import SetupFailed, fail
 
 TEST_PROGRAMS = (
     "docker", "docker-registry", "caddy", "redis-server", "busybox", "htpasswd", "openssl", "ssh",
-    "pg_ctl", "chromium", "prometheus", "promtool",
+    "pg_ctl", "chromium", "prometheus", "promtool", "ip", "nsenter",
 )  # fmt: skip
 
 PIECES: dict[str, Callable[[], None]] = {

@@ -18,6 +18,8 @@ PACKAGES = {
     "htpasswd": "apache2-utils",
     "openssl": "openssl",
     "ssh": "openssh-client",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
     "pg_ctl": "postgresql",
     "prometheus": "prometheus",
     "promtool": "prometheus",
