@@ -17,6 +17,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from typing import ClassVar
@@ -198,7 +199,12 @@ class HelixCloudProvider(CloudProvider):
             for name, reference in self.instance.secrets.items()
         }
         body = body_of(content, self.instance, secrets, enterprise=self.enterprise)
-        self._api.deploy(body, self.context.report)
+        self._api.deploy(body, self._tell)
+
+    def _tell(self, text: str) -> None:
+        # Not safe to stop at: Helix Cloud goes on without us, and what it has then is not known.
+        with suppress(Exception):
+            self.context.report(text)
 
     # While it runs --------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import uuid
@@ -324,6 +325,20 @@ def test_a_stream_that_ends_early_is_not_a_success(standard: World, cut: int) ->
         standard.provider(release).start(release, None)
     result = standard.driver.deploy(release)
     assert result.error is None and "r2" in standard.serves()
+
+
+def test_a_cancel_does_not_let_go_of_a_deployment_that_goes_on(standard: World) -> None:
+    class Cancelled(Exception):
+        pass
+
+    def report(text: str) -> None:
+        raise Cancelled(text)
+
+    release = standard.release(1)
+    provider = standard.provider(release)
+    provider.context = dataclasses.replace(provider.context, report=report)
+    handle = provider.start(release, None)
+    assert provider.promote(handle).deployment == release.deployment
 
 
 def test_words_that_are_no_event_are_read_over() -> None:
