@@ -150,11 +150,12 @@ class SwarmProvider(CloudProvider):
         services = self._services
         public, known = services.public(), services.releases()
         self._fence(release, [*known, *([public] if public else [])])
+        needed = {release.deployment, *((public.deployment, public.promoted) if public else ())}
         for left in known:
-            if left.deployment != release.deployment and not left.promoted:
+            if left.deployment not in needed and not left.promoted:
                 self._forget(left.deployment)  # left by failed deployments
         if public is not None and self._unchanged(release, public):
-            services.change(public.name, _awake)
+            self._wake(public)
             return _handle(public.deployment)
         service = services.of(release.deployment) or services.create(self._spec(release, public))
         if service.deployment != release.deployment:
@@ -179,6 +180,16 @@ class SwarmProvider(CloudProvider):
         wanted = release.artifact.identity, release.instance.config_digest
         current = public.promoted == public.deployment
         return current and found == wanted and self._services.of(public.deployment) is not None
+
+    def _wake(self, public: Service) -> None:
+        """Run the current release again, if somebody scaled it to none."""
+        release = self._services.of(public.deployment)
+        count = release.shape["replicas"] if release else 1
+
+        def awake(public: Service) -> Json | None:
+            return None if public.replicas else {**public.spec, "Mode": replicated(count)}
+
+        self._services.change(public.name, awake)
 
     def _spec(self, release: Release, public: Service | None) -> Json:
         services = self._services
@@ -624,11 +635,6 @@ class SwarmProvider(CloudProvider):
 def _has(public: Service, release: Service) -> bool:
     """Whether the public service runs a release: it may have been scaled to none for the next."""
     return public.deployment == release.deployment and public.replicas > 0
-
-
-def _awake(public: Service) -> Json | None:
-    """The public service, if somebody scaled it to none."""
-    return None if public.replicas else {**public.spec, "Mode": replicated(1)}
 
 
 def _retired(release: Service) -> Json | None:

@@ -50,7 +50,7 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Swarm]:
     """One swarm for all tests of this module."""
-    with tempfile.TemporaryDirectory(prefix="hxs") as folder, swarm(Path(folder)) as found:
+    with tempfile.TemporaryDirectory(prefix="hx-swarm-") as folder, swarm(Path(folder)) as found:
         for tag in ("1", "2"):
             engines.app_image(found.client, tag=tag)
         yield found
@@ -439,9 +439,20 @@ def test_preflight_refuses(
         assert text in caught.value.message and caught.value.hint
 
 
-def test_replicas_are_all_replaced(plain: SwarmWorld) -> None:
+def scaled_to_none(service: Any) -> Any:
+    """As `docker service scale` does it."""
+    return {**service.spec, "Mode": replicated(0)}
+
+
+def test_replicas_are_all_started_and_started_again(plain: SwarmWorld) -> None:
     plain.settings["replicas"] = 3
     first = plain.deployed(1)
+    assert plain.running() == [first.deployment] * 3
+    plain.services.change(plain.services.public_name, scaled_to_none)
+    seen = plain.current()
+    assert seen is not None and seen.down == "is scaled to no task"
+    again = plain.release(2).model_copy(update={"instance": plain.instance("r1")})
+    assert plain.driver.deploy(again).revision == first
     assert plain.running() == [first.deployment] * 3
     with plain.opened() as provider:
         plain.options["registry"] = RegistryTarget(repository="127.0.0.1:9/x")

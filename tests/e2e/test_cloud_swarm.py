@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 def bed(registry: TestRegistry) -> Iterator[Swarm]:
     """A swarm that reaches the registry."""
     with (
-        tempfile.TemporaryDirectory(prefix="hxs") as folder,
+        tempfile.TemporaryDirectory(prefix="hx-swarm-") as folder,
         swarm(Path(folder)) as found,
         found.lent(registry.port),
     ):

@@ -31,14 +31,14 @@ APP_REPOSITORY = "helix-deploy-test/app"
 
 START = r"""#!/bin/sh
 # MODE: serve (default), exit (at once), die (after a second), hang (never listens), sick (500s)
+# From the first moment on: a TERM that nobody takes is a KILL later, which leaves the lock behind.
+trap '[ -n "$!" ] && kill $! && wait $!; [ -n "$LOCKED" ] && rmdir /data/lock; exit 0' TERM
 echo "starting $NAME"
 [ "$MODE" = exit ] && { echo "it is broken"; echo "cannot start" >&2; exit 3; }
 if [ -d /data ]; then
     # Two processes must never have the data open at once.
+    LOCKED=1
     mkdir /data/lock || { echo "the data is open elsewhere"; exit 9; }
-    trap 'kill $!; wait $!; rmdir /data/lock; exit 0' TERM
-else
-    trap 'kill $!; wait $!; exit 0' TERM
 fi
 [ "$MODE" = hang ] && { sleep 3600 & wait; }
 [ "$MODE" = die ] && { sleep 1; exit 4; }
