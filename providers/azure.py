@@ -119,6 +119,14 @@ class AzureProvider(CloudProvider):
         found = self._app.revision(name) if name else None
         return aca.revision_of(found, app) if found is not None else None
 
+    def down(self) -> str:
+        """See `CloudProvider.down`. Azure lets people stop a revision that has all the traffic."""
+        current = self.current()
+        found = self._app.revision(current.id) if current is not None else None
+        if found is None or aca.state(found).active:
+            return ""
+        return f"the revision {found.name} is stopped"
+
     def _stopped_for_candidate(self, app: az.ContainerApp) -> str:
         """The revision that a candidate, which alone is routed to, was started instead of."""
         for one in aca.asked(app):

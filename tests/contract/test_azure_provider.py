@@ -387,9 +387,10 @@ def test_traffic_to_a_revision_that_somebody_stopped_is_no_success(cloud: FakeAz
         the_app(cloud).revisions[name_of(one)].stop()
     opened = provider(one.instance)
     assert opened.current() == first
+    assert opened.down() == f"the revision {name_of(one)} is stopped"
     again = release(cloud, 2, tag="1", env=one.instance.env)
     assert driver(cloud).deploy(again).revision != first
-    assert serves(cloud) == "r1"
+    assert serves(cloud) == "r1" and opened.down() == ""
 
 
 @pytest.mark.parametrize("call", ["PUT", "PATCH"])
