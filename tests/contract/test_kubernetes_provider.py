@@ -78,7 +78,7 @@ def documented_role() -> list[Json]:
 class KubernetesWorld(World):
     """A namespace of its own, used with no more than the documented permissions."""
 
-    patience = 6.0
+    patience = 5.0
 
     def __init__(self, node: Kubelet, **options: Any) -> None:
         self.node = node
@@ -176,7 +176,8 @@ class KubernetesWorld(World):
                 if each["conditions"]["ready"]:
                     address = self.node.address(each["addresses"][0])
                     port = one["ports"][0]["port"]
-                    return httpx.get(f"http://{address}:{port}").text
+                    url = f"http://{address}:{port}"
+                    return self.node.probes.get(url, headers={"connection": "close"}).text
         return ""
 
     def running(self) -> list[str]:

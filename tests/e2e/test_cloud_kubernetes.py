@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import docker
-import httpx
 import pytest
 
 from tests.e2e.machine import APP, Machine, Project, eventually
@@ -53,8 +52,10 @@ class KubernetesProject(Project):
             for each in one.get("endpoints") or ():
                 if each["conditions"]["ready"]:
                     address, port = each["addresses"][0], one["ports"][0]["port"]
-                    with httpx.Client(timeout=5) as client:
-                        versions.add(client.get(f"http://{address}:{port}").json()["version"])
+                    answer = self.node.probes.get(
+                        f"http://{address}:{port}", headers={"connection": "close"}
+                    )
+                    versions.add(answer.json()["version"])
         return versions
 
     def remains(self) -> list[str]:

@@ -48,6 +48,8 @@ class Kubelet:
         self.deaf = False
         """It does not see that pods are deleted, as on a machine that lost the network."""
         self.api = cluster.http()
+        self.probes = httpx.Client(verify=False, trust_env=False)
+        """One for all: making the means for TLS anew for each probe would take most of the time."""
         self.pods: dict[str, Pod] = {}
         """By uid."""
         self.forgotten: set[str] = set()
@@ -358,7 +360,10 @@ class Pod:
         if get := probe.get("httpGet"):
             url = f"http://{self.box.address}:{get['port']}{get.get('path', '/')}"
             with suppress(httpx.HTTPError):
-                answer = httpx.get(url, timeout=probe.get("timeoutSeconds", 1))
+                # A connection that is kept would outlive the container.
+                headers = {"connection": "close"}
+                timeout = probe.get("timeoutSeconds", 1)
+                answer = self._node.probes.get(url, headers=headers, timeout=timeout)
                 return 200 <= answer.status_code < 400
             return False
         with suppress(OSError):
