@@ -33,6 +33,8 @@ Json = dict[str, Any]
 LOOK_SECONDS = 0.05
 """Between two probes, whatever a pod's own period says."""
 BACK_OFF_SECONDS = 0.3
+HICCUPS = (httpx.HTTPError, KeyError, ValueError, RuntimeError)
+"""What comes of a call while the API server is too busy: a kubelet tries again."""
 MERGE = {"content-type": "application/merge-patch+json"}
 STORAGE_CLASS = "standard"
 PROVISIONER = "helix.test/folders"
@@ -242,12 +244,19 @@ class Pod:
     # Its life -------------------------------------------------------------------------------------
 
     def _live(self) -> None:
-        with suppress(httpx.HTTPError, RuntimeError):
-            while not self._ended.is_set():
-                if self._start():
+        while not self._ended.is_set():
+            with suppress(*HICCUPS):
+                if self.box is not None or self._start():
                     self._watch_over()
-            if not self._abandoned:
+                continue
+            self._ended.wait(BACK_OFF_SECONDS)
+        finished = self._abandoned
+        while not finished:
+            with suppress(*HICCUPS):
                 self._finish()
+                finished = True
+            time.sleep(LOOK_SECONDS)
+            finished = finished or self._abandoned
 
     def _start(self) -> bool:
         spec = self._container
