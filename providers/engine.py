@@ -209,15 +209,15 @@ class Engine:
 
         Raises:
             PlatformUnhealthy: this machine's own engine does not run.
-            Transient: another machine's does not answer now.
+            Transient: another machine's cannot be reached, or it cannot answer now.
         """
-        try:
-            with translated():
-                self.client.ping()
-        except Transient as error:
-            if not self.address.is_local:
-                raise
-            raise PlatformUnhealthy(error.message, hint=error.hint) from None
+        if self.address.is_local:
+            try:
+                _try_socket(urlsplit(self.address.url).path)
+            except Transient as error:
+                raise PlatformUnhealthy(error.message, hint=error.hint) from None
+        with translated():
+            self.client.ping()
 
     def close(self) -> None:
         """Give back connections and the tunnel. Idempotent."""

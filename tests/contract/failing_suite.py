@@ -47,22 +47,30 @@ class FailingSuite:
         rate: float,
         seed: int,
     ) -> None:
-        folder = tmp_path / "worker"
-        folder.mkdir()
-        serves = ""
-        async with pipeline(skipping, folder, dict(world.secrets)) as worker:
-            with world.failing(rate, seed) as injected:
-                for number in range(1, DEPLOYMENTS + 1):
-                    bad = number % 4 == 0
-                    instance = world.instance(f"r{number}", "exit" if bad else "serve")
-                    ended = await worker.deploy(instance, world.artifact(str(number % 2 + 1)))
-                    told = f"{number}: {ended.failure}; injected: {injected}"
-                    wanted = Outcome.ROLLED_BACK if bad else Outcome.SUCCEEDED
-                    assert ended.outcome is wanted, told
-                    assert ended.failure is None or ended.failure.code == "HealthCheckFailed", told
-                    serves = serves if bad else f"r{number}"
-                    assert world.answer() == serves, told
-                    assert len(world.running()) == 1, told
-                await worker.destroy(world.instance("r0"))
-            assert world.remains() == [], injected
-        assert injected, "nothing failed: the test proves nothing"
+        await every_deployment_ends_well(world, skipping, tmp_path, rate, seed)
+
+
+async def every_deployment_ends_well(
+    world: FailingWorld, skipping: WorkflowEnvironment, tmp_path: Path, rate: float, seed: int
+) -> None:
+    """While this part of all calls fails: good releases are released, bad ones rolled back, and
+    nothing is left of the instance in the end."""
+    folder = tmp_path / "worker"
+    folder.mkdir()
+    serves = ""
+    async with pipeline(skipping, folder, dict(world.secrets)) as worker:
+        with world.failing(rate, seed) as injected:
+            for number in range(1, DEPLOYMENTS + 1):
+                bad = number % 4 == 0
+                instance = world.instance(f"r{number}", "exit" if bad else "serve")
+                ended = await worker.deploy(instance, world.artifact(str(number % 2 + 1)))
+                told = f"{number}: {ended.failure}; injected: {injected}"
+                wanted = Outcome.ROLLED_BACK if bad else Outcome.SUCCEEDED
+                assert ended.outcome is wanted, told
+                assert ended.failure is None or ended.failure.code == "HealthCheckFailed", told
+                serves = serves if bad else f"r{number}"
+                assert world.answer() == serves, told
+                assert len(world.running()) == 1, told
+            await worker.destroy(world.instance("r0"))
+        assert world.remains() == [], injected
+    assert injected, "nothing failed: the test proves nothing"

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -19,6 +20,7 @@ import httpx
 import pytest
 from docker.errors import ImageNotFound
 from pydantic import SecretStr
+from temporalio.testing import WorkflowEnvironment
 
 from model import names
 from model.artifact import Artifact, Image
@@ -35,9 +37,12 @@ from model.platform import Release, Revision
 from providers.base import CloudProvider, Context, PullCredentials
 from providers.docker import DockerProvider, LocalProvider
 from tests.contract.drive import Result
+from tests.contract.failing_suite import FailingWorld, every_deployment_ends_well
 from tests.contract.kill import killed_after
-from tests.contract.provider_suite import ProviderSuite, World
+from tests.contract.provider_suite import ProviderSuite
 from tests.services import engine as engines
+from tests.services.bridges import tcp_engine, unix_socket
+from tests.services.faults import faulty
 from tests.services.registry import secured_registry
 from tests.services.traffic import traffic
 
@@ -52,7 +57,7 @@ def engine() -> Iterator[docker.DockerClient]:
     found.close()
 
 
-class DockerWorld(World):
+class DockerWorld(FailingWorld):
     """One instance on this machine's engine."""
 
     def __init__(self, engine: docker.DockerClient, **options: Any) -> None:
@@ -116,6 +121,17 @@ class DockerWorld(World):
     def kill_after(self, writes: int) -> AbstractContextManager[None]:
         return killed_after(writes)
 
+    @contextmanager
+    def failing(self, rate: float, seed: int) -> Iterator[list[str]]:
+        with (
+            tempfile.TemporaryDirectory(prefix="hx") as folder,
+            tcp_engine() as port,
+            faulty(f"127.0.0.1:{port}", rate, seed) as line,
+            unix_socket(Path(folder, "engine.sock"), line.port),
+        ):
+            self.settings = {**self.settings, "host": f"unix://{folder}/engine.sock"}
+            yield line.injected
+
 
 @contextmanager
 def a_world(engine: docker.DockerClient, **options: Any) -> Iterator[DockerWorld]:
@@ -175,6 +191,15 @@ def stateful(engine: docker.DockerClient) -> Iterator[DockerWorld]:
     volume = Volume(mount="/data", name=f"{engines.unique('v')}-data")
     with a_world(engine, volumes=(volume,)) as found:
         yield found
+
+
+@pytest.mark.parametrize("kept", ["plain", "stateful"])
+async def test_every_deployment_ends_well_although_calls_to_the_engine_fail(
+    request: pytest.FixtureRequest, skipping: WorkflowEnvironment, tmp_path: Path, kept: str
+) -> None:
+    """One in a hundred. Not one in ten, as with the other kinds: a swap makes dozens of calls."""
+    world: DockerWorld = request.getfixturevalue(kept)
+    await every_deployment_ends_well(world, skipping, tmp_path, rate=0.01, seed=1)
 
 
 def inspect(world: DockerWorld, revision: Revision) -> dict[str, Any]:

@@ -87,6 +87,21 @@ def tcp_engine(context: ssl.SSLContext | None = None) -> Iterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
+@contextmanager
+def unix_socket(path: Path, port: int) -> Iterator[None]:
+    """A socket that leads to a TCP port of loopback."""
+
+    async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up, down = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, down), pump(up, writer))
+
+    async def listen() -> asyncio.Server:
+        return await asyncio.start_unix_server(bridge, path)
+
+    with serving(listen):
+        yield
+
+
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Write what is read, until its end."""
     with contextlib.suppress(OSError):

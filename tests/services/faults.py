@@ -20,6 +20,8 @@ KINDS: tuple[Kind, ...] = ("reset", "lost", "503", "429")
 """The connection is cut before the request reached the server, or after it was carried out; the
 server is not available; it asks for patience (Retry-After)."""
 RETRY_AFTER = "1"
+_ONE_HOP = {"connection", "keep-alive", "upgrade"}
+"""Of a request, what is for the next machine alone (RFC 9110, 7.6.1): we speak plain HTTP on."""
 _HOPS = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -85,7 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         to = http.client.HTTPConnection(self.line.server, timeout=30)
         try:
-            to.request(self.command, self.path, body, dict(self.headers.items()))
+            passed = {
+                name: value for name, value in self.headers.items() if name.lower() not in _ONE_HOP
+            }
+            to.request(self.command, self.path, body, passed)
             answer = to.getresponse()
             return answer.status, answer.getheaders(), answer.read()
         finally:
@@ -99,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         # The answer to HEAD has the length of what it does not send.
         given = {name.lower(): value for name, value in headers}.get("content-length", "0")
         self.send_header("content-length", given if self.command == "HEAD" else str(len(body)))
+        if not {"content-length", "transfer-encoding"} & {name.lower() for name, _ in headers}:
+            self.close_connection = True  # the server's answer ends with its connection, so ours
         self.end_headers()
         self.wfile.write(body)
 
