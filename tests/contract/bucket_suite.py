@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from helix_deploy.testing import Killed
 from model.errors import ConfigurationError, Conflict, HelixError, PermissionDenied
 from providers.bucket import Bucket
-from tests.contract.provider_suite import Killed
 
 
 class Storage(ABC):

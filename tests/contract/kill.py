@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from requests import Session
 
-from tests.contract.provider_suite import Killed
+from helix_deploy.testing import Killed
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue, SecretStr
 
+from helix_deploy.testing import Driver
 from model.artifact import Artifact, Image
 from model.errors import ConfigurationError, NothingToRestore, PermissionDenied, Transient
 from model.instance import HealthCheck, Instance, RegistryTarget, Target
@@ -23,7 +24,6 @@ from registries.acr import AcrRegistry
 from registries.base import RegistryContext
 from registries.catalog import REGISTRIES
 from registries.credentials import engine_auth
-from tests.contract.drive import Driver
 from tests.fakes.azure import WHO, FakeAzure
 from tests.fakes.azure_acr import USER, FakeAcr, acr_registry
 from tests.services.images import put_image

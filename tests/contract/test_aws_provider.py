@@ -19,6 +19,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.deploy import DeployActivities
 from activities.services import Services
+from helix_deploy.testing import Driver, Killed, ProviderSuite
 from model.artifact import Artifact, BuildSettings, Image
 from model.errors import (
     AuthExpired,
@@ -44,9 +45,7 @@ from providers import aws_logs
 from providers.aws import AwsProvider
 from providers.aws_api import AwsApi
 from providers.base import Context, PullCredentials
-from tests.contract.drive import Driver
 from tests.contract.failing_suite import FailingSuite, FailingWorld
-from tests.contract.provider_suite import Killed, ProviderSuite
 from tests.fakes.aws import REGION, AwsServer, Fault, aws_server
 from tests.services.faults import faulty
 

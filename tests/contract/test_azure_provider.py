@@ -17,6 +17,7 @@ from azure.core import exceptions as core_errors
 from azure.identity import CredentialUnavailableError
 from pydantic import JsonValue, SecretStr
 
+from helix_deploy.testing import Driver, Killed, ProviderSuite
 from model.artifact import Artifact, BuildSettings, Image
 from model.azure_errors import (
     CODES,
@@ -59,9 +60,7 @@ from providers.azure_app import CANDIDATE, MARK, Handle, Marks, revision_name
 from providers.azure_preflight import NEEDED
 from providers.base import Context, PullCredentials
 from providers.catalog import PROVIDERS
-from tests.contract.drive import Driver
 from tests.contract.failing_suite import FailingSuite, FailingWorld
-from tests.contract.provider_suite import Killed, ProviderSuite
 from tests.fakes.azure import GROUP, IDENTITY, LOCATION, SUBSCRIPTION, WHO, FakeAzure, Faults
 from tests.fakes.azure_apps import App
 from tests.fakes.azure_refused import Refused

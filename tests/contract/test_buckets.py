@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from requests import Session
 
+from helix_deploy.testing import Killed
 from model.errors import ConfigurationError, HelixError
 from model.instance import Instance, ObjectStorage, Target
 from providers.aws import AwsProvider
@@ -18,7 +19,6 @@ from providers.base import Context
 from providers.bucket import Bucket
 from providers.gcp import GcpProvider
 from tests.contract.bucket_suite import BucketSuite, Storage
-from tests.contract.provider_suite import Killed
 from tests.fakes.aws import REGION, AwsServer, Fault, aws_server
 from tests.fakes.gcs import FakeBucket, FakeGcs, fake_gcs
 

@@ -22,6 +22,7 @@ from docker.errors import ImageNotFound
 from pydantic import SecretStr
 from temporalio.testing import WorkflowEnvironment
 
+from helix_deploy.testing import ProviderSuite, Result
 from model import names
 from model.artifact import Artifact, Image
 from model.errors import (
@@ -36,10 +37,8 @@ from model.instance import HealthCheck, Instance, Target, Volume
 from model.platform import Release, Revision
 from providers.base import CloudProvider, Context, PullCredentials
 from providers.docker import DockerProvider, LocalProvider
-from tests.contract.drive import Result
 from tests.contract.failing_suite import FailingWorld, every_deployment_ends_well
 from tests.contract.kill import killed_after
-from tests.contract.provider_suite import ProviderSuite
 from tests.services import engine as engines
 from tests.services.bridges import tcp_engine, unix_socket
 from tests.services.faults import faulty

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
+from helix_deploy.testing import Driver
 from model.artifact import Artifact, Image
 from model.aws_errors import CODES, UNANSWERED, classify, translate
 from model.errors import (
@@ -42,7 +43,6 @@ from registries.catalog import REGISTRIES
 from registries.distribution import OCI_CONFIG, OCI_MANIFEST, Manifest
 from registries.ecr import EcrRegistry
 from registries.oci import OciRegistry
-from tests.contract.drive import Driver
 from tests.fakes.aws import REGION, AwsServer, Fault
 from tests.fakes.aws_images import aws_with_images
 from tests.services.registry import TestRegistry, open_registry

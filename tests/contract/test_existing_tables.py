@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from helix_deploy.testing import Driver
 from model.artifact import Artifact, Image
 from model.errors import ConfigurationError
 from model.fly import fly_app
@@ -24,7 +25,6 @@ from providers.base import CloudProvider, Context
 from providers.catalog import PROVIDERS
 from registries.base import RegistryContext
 from registries.catalog import REGISTRIES
-from tests.contract.drive import Driver
 from tests.fakes.aws_images import aws_with_images
 from tests.fakes.fly import TOKEN, FakeFly, find_spec
 from tests.services.images import put_image

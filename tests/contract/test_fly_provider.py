@@ -14,6 +14,7 @@ import httpx
 import pytest
 from pydantic import JsonValue, SecretStr
 
+from helix_deploy.testing import Driver, Killed, ProviderSuite
 from model.artifact import Artifact, Image
 from model.errors import (
     Ambiguous,
@@ -39,9 +40,7 @@ from providers.base import Context
 from providers.fly import FlyHandle, FlyProvider
 from providers.fly_api import SENTENCES, STATUS, FlyApi, from_response
 from providers.fly_machine import guest_of
-from tests.contract.drive import Driver
 from tests.contract.failing_suite import FailingSuite, FailingWorld
-from tests.contract.provider_suite import Killed, ProviderSuite
 from tests.fakes.fly import SPEC_VARIABLE, TOKEN, FakeFly, Fault, find_spec
 from tests.services.faults import faulty
 from tests.services.registry import TestRegistry, plain_registry

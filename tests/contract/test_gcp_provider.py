@@ -18,6 +18,7 @@ from google.auth import exceptions as auth_errors
 from google.cloud import run_v2
 from pydantic import JsonValue, SecretStr
 
+from helix_deploy.testing import Driver, Killed, ProviderSuite
 from model.artifact import Artifact, Image
 from model.errors import (
     Ambiguous,
@@ -45,9 +46,7 @@ from providers.catalog import PROVIDERS
 from providers.gcp import GcpProvider
 from providers.gcp_api import Api
 from providers.gcp_service import CANDIDATE, Handle, revision_name
-from tests.contract.drive import Driver
 from tests.contract.failing_suite import FailingSuite, FailingWorld
-from tests.contract.provider_suite import Killed, ProviderSuite
 from tests.fakes.gcp import FakeGcp, Faults
 from tests.fakes.gcp_run import Behaviour
 from tests.fakes.gcp_web import ACCOUNT

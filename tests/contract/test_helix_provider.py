@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from builders.bundle import prepare_bundle
 from builders.helix import SETTING
+from helix_deploy.testing import Driver
 from model import errors
 from model.artifact import Artifact, Bundle
 from model.errors import (
@@ -39,7 +40,6 @@ from providers.base import Context
 from providers.catalog import PROVIDERS
 from providers.helix_api import base_url, event_of
 from providers.helix_cloud import HelixCloudProvider
-from tests.contract.drive import Driver
 from tests.fakes.helix_cloud import CLUSTER_KEY, KEY, Fault, HelixCloud
 
 KINDS = ("helix", "enterprise")

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from helix_deploy.testing import Killed, ProviderSuite, World
 from model import names
 from model.artifact import Artifact, Image
 from model.errors import (
@@ -40,7 +41,6 @@ from providers.kubernetes import KubernetesProvider
 from providers.kubernetes_api import Api
 from providers.kubernetes_objects import KubernetesSettings
 from providers.kubernetes_permissions import FORWARD, needed
-from tests.contract.provider_suite import Killed, ProviderSuite, World
 from tests.fakes.kubelet import MERGE, Kubelet, wait_until
 from tests.fakes.kubelet_runtime import LoopbackRuntime
 from tests.fakes.kubernetes_faults import FaultyServer

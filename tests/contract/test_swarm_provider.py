@@ -19,6 +19,7 @@ from docker.errors import APIError
 from docker.errors import NotFound as Missing
 from pydantic import SecretStr
 
+from helix_deploy.testing import ProviderSuite, World
 from model import names
 from model.artifact import Artifact, BuildSettings, Image
 from model.errors import (
@@ -38,7 +39,6 @@ from providers.swarm import SwarmProvider
 from providers.swarm_services import Services, Task
 from providers.swarm_spec import replicated
 from tests.contract.kill import killed_after
-from tests.contract.provider_suite import ProviderSuite, World
 from tests.services import engine as engines
 from tests.services.bridges import ssh_host
 from tests.services.swarm import Swarm, swarm
