@@ -47,9 +47,11 @@ OFF = "HELIX_FORKSERVER"
 MAX_PATH = 100
 """A socket's path must fit into 104 or 108 bytes, with its end."""
 PRELOADED = (
-    "cli.main", "cli.display", "cli.watch", "cli.platform", "worker.client", "worker.settings",
-    "ledger.ledger", "project.resolve", "project.source", "project.store", "providers.docker",
-    "temporalio.contrib.pydantic", "temporalio.envconfig", "rich.live", "rich.table", "asyncio",
+    "cli.main", "cli.actor", "cli.choose", "cli.display", "cli.find", "cli.platform", "cli.project",
+    "cli.runs", "cli.session", "cli.watch", "worker.client", "worker.settings", "ledger.ledger",
+    "project.resolve", "project.seen", "project.source", "project.store", "builders.contexts",
+    "providers.docker", "temporalio.contrib.pydantic", "temporalio.envconfig", "rich.live",
+    "rich.table", "fsspec.implementations.local", "asyncio", "getpass",
 )  # fmt: skip
 """What most commands import, beside the commands themselves. No cloud's SDK: most need none."""
 

@@ -154,6 +154,8 @@ def command(program: Path, database: Path, port: int, ui_port: int) -> list[str]
         arguments += ["--search-attribute", f"{name}=Keyword"]
     # The development server takes 20 tasks a second unless told otherwise: 50 ms for every step.
     arguments += ["--dynamic-config-value", "history.transferProcessorMaxPollRPS=1000"]
+    # A step that the deployment's own worker can take is handed to it with the answer.
+    arguments += ["--dynamic-config-value", "system.enableActivityEagerExecution=true"]
     return arguments
 
 
