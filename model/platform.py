@@ -26,6 +26,18 @@ class Capabilities(Record):
     scale_to_zero: bool = False
     takes: frozenset[str] = frozenset({"image"})
     """What it runs: `image`, `bundle`."""
+    promotes: bool = True
+    """What was started is current once it is promoted. False: as soon as it is started."""
+    removes: bool = True
+    """What runs can be removed. False: a first release stays, however bad it is, and `destroy`
+    refuses."""
+    keeps_revisions: bool = True
+    """The platform keeps the revisions before, for `prune` to remove. False: it has one only."""
+
+    @property
+    def programs(self) -> bool:
+        """Whether a release is a program, which can exit and have last words."""
+        return self.runtime and "image" in self.takes
 
 
 class Identity(Record):

@@ -82,7 +82,11 @@ class HelixCloudProvider(CloudProvider):
 
     kind: ClassVar[str] = "helix"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        start_first=False, takes=frozenset({"bundle"})
+        start_first=False,
+        takes=frozenset({"bundle"}),
+        promotes=False,
+        removes=False,
+        keeps_revisions=False,
     )
     Settings: ClassVar[type[BaseModel]] = HelixCloudSettings
     enterprise: ClassVar[bool] = False

@@ -5,6 +5,11 @@ A kind's test module offers a fixture `world` and inherits:
     class TestDocker(ProviderSuite):
         @pytest.fixture
         def world(self) -> Iterator[World]: ...
+
+A kind that cannot do all of it says so in its `capabilities`, and its class names it; what they
+exclude is then not among its tests, and what they promise instead is:
+
+    class TestHelix(ProviderSuite, of=HelixCloudProvider): ...
 """
 
 from __future__ import annotations
@@ -16,15 +21,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
 from helix_deploy.testing.drive import Driver
 from model.artifact import Artifact
-from model.errors import Conflict, HealthCheckFailed, HelixError, NothingToRestore
+from model.errors import (
+    ConfigurationError,
+    Conflict,
+    HealthCheckFailed,
+    HelixError,
+    NothingToRestore,
+)
 from model.instance import Instance
-from model.platform import Phase, Release, Revision
+from model.platform import Capabilities, Phase, Release, Revision
 from providers.base import CloudProvider
+
+Case = TypeVar("Case", bound=Callable[..., Any])
+
+
+def where(**declared: bool) -> Callable[[Case], Case]:
+    """A case for the kinds alone whose `capabilities` say this."""
+
+    def mark(case: Case) -> Case:
+        case.__dict__["where"] = declared
+        return case
+
+    return mark
 
 
 class Killed(BaseException):
@@ -117,7 +141,35 @@ class World(ABC):
 
 
 class ProviderSuite:
-    """Tests that need nothing but a world."""
+    """Tests that need nothing but a world.
+
+    Args:
+        of: the kind, if there is something that it cannot do.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    """What the cases are chosen by."""
+
+    def __init_subclass__(cls, of: type[CloudProvider] | None = None, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if of is not None:
+            cls.capabilities = of.capabilities
+        for name, declared in cls.cases().items():
+            if any(getattr(cls.capabilities, one) is not said for one, said in declared.items()):
+                setattr(cls, name, None)
+
+    @classmethod
+    def cases(cls) -> dict[str, dict[str, bool]]:
+        """The names of the tests, and what each wants a kind's `capabilities` to say."""
+        found = {name: getattr(cls, name) for name in dir(cls) if name.startswith("test_")}
+        return {name: getattr(case, "where", {}) for name, case in sorted(found.items()) if case}
+
+    def test_the_cases_are_those_of_the_kind(self, world: World) -> None:
+        chosen_by = {one for declared in ProviderSuite.cases().values() for one in declared}
+        with world.opened() as provider:
+            assert {one: getattr(provider.capabilities, one) for one in chosen_by} == {
+                one: getattr(self.capabilities, one) for one in chosen_by
+            }, f"write: class {type(self).__name__}(ProviderSuite, of={type(provider).__name__})"
 
     def test_nothing_is_current_before_the_first_release(self, world: World) -> None:
         assert world.current() is None
@@ -142,6 +194,7 @@ class ProviderSuite:
         assert world.running() == [first.deployment]
         assert world.answer() == "r1"
 
+    @where(promotes=True)
     def test_the_previous_release_is_current_until_promote(self, world: World) -> None:
         first = world.deployed(1)
         release = world.release(2)
@@ -156,10 +209,32 @@ class ProviderSuite:
             assert provider.current() == promoted
             assert provider.promote(handle) == promoted
 
-    @pytest.mark.parametrize("behaviour", ["exit", "hang", "sick"])
-    def test_a_bad_release_is_replaced_by_the_one_before(
+    @where(promotes=False)
+    def test_a_release_is_current_as_soon_as_it_is_started(self, world: World) -> None:
+        first = world.deployed(1)
+        release = world.release(2)
+        with world.opened(release.instance) as provider:
+            handle = provider.start(release, first)
+            assert len(handle.encode()) <= 2048
+            started = provider.current()
+            assert started is not None and started.deployment == release.deployment
+            world.driver.wait(release, handle)
+            world.driver.check(release, handle)
+            for _ in range(2):
+                assert provider.promote(handle) == provider.current() == started
+
+    @where(runtime=True)
+    @pytest.mark.parametrize("behaviour", ["hang", "sick"])
+    def test_an_unhealthy_release_is_replaced_by_the_one_before(
         self, world: World, behaviour: str
     ) -> None:
+        self._replaced_by_the_one_before(world, behaviour)
+
+    @where(programs=True)
+    def test_a_release_that_exits_is_replaced_by_the_one_before(self, world: World) -> None:
+        self._replaced_by_the_one_before(world, "exit")
+
+    def _replaced_by_the_one_before(self, world: World, behaviour: str) -> None:
         first = world.deployed(1)
         result = world.driver.deploy(world.release(2, behaviour))
         assert isinstance(result.error, HealthCheckFailed)
@@ -168,6 +243,7 @@ class ProviderSuite:
         assert world.running() == [first.deployment]
         assert world.answer() == "r1"
 
+    @where(programs=True)
     def test_a_release_that_exits_shows_its_last_words(self, world: World) -> None:
         release = world.release(1, "exit")
         with world.opened(release.instance) as provider:
@@ -179,12 +255,24 @@ class ProviderSuite:
             assert "it is broken" in rollout.logs
             assert provider.restore(release.deployment, None) is None
 
+    @where(removes=True, programs=True)
     @pytest.mark.parametrize("behaviour", ["exit", "sick"])
     def test_a_first_release_that_fails_leaves_nothing(self, world: World, behaviour: str) -> None:
         result = world.driver.deploy(world.release(1, behaviour))
         assert isinstance(result.error, HealthCheckFailed)
         assert world.current() is None
         assert [one for one in world.remains() if not self.holds_data(one)] == []
+
+    @where(removes=False)
+    def test_a_first_release_that_fails_stays_and_that_is_said(self, world: World) -> None:
+        release = world.release(1, "sick")
+        with world.opened(release.instance) as provider:
+            provider.preflight()
+            assert provider.context.notes, "who pushes is told before"
+        with pytest.raises(NothingToRestore, match="1") as caught:
+            world.driver.deploy(release)
+        assert caught.value.hint
+        assert world.running() == [release.deployment]
 
     def holds_data(self, name: str) -> bool:
         """Whether what remains is a volume that a failed release wrote to."""
@@ -267,6 +355,7 @@ class ProviderSuite:
 
         self._killed_everywhere(world, lambda: world.release(next(numbers)), attempt, after)
 
+    @where(runtime=True)
     def test_a_restore_killed_anywhere_is_finished_by_the_next_attempt(self, world: World) -> None:
         first = world.deployed(1)
         numbers = itertools.count(2)
@@ -311,6 +400,7 @@ class ProviderSuite:
             after(release)
         raise AssertionError("there is no end to the calls")
 
+    @where(removes=True, runtime=True)
     def test_a_first_deployment_killed_anywhere_can_be_removed(self, world: World) -> None:
         for writes in range(1, 60):
             release = world.release(writes, "hang")
@@ -327,6 +417,7 @@ class ProviderSuite:
             if done:
                 return
 
+    @where(logs=True)
     def test_logs_are_those_of_the_current_release(self, world: World) -> None:
         world.deployed(1)
         world.deployed(2)
@@ -338,6 +429,7 @@ class ProviderSuite:
             assert list(provider.logs(since=later)) == []
             assert next(provider.logs(follow=True)) == lines[0]
 
+    @where(keeps_revisions=True)
     def test_prune_keeps_what_it_is_told_to_keep(self, world: World) -> None:
         revisions = [world.deployed(number) for number in (1, 2, 3)]
         with world.opened() as provider:
@@ -350,6 +442,17 @@ class ProviderSuite:
             provider.restore(str(uuid.uuid4()), revisions[0])
         assert world.answer() == "r2"
 
+    @where(removes=False)
+    def test_what_cannot_be_destroyed_is_left_as_it_is_and_that_is_said(self, world: World) -> None:
+        first = world.deployed(1)
+        for data in (False, True):
+            with world.opened() as provider, pytest.raises(ConfigurationError) as caught:
+                provider.destroy(data=data)
+            assert caught.value.hint
+        assert world.current() == first
+        assert world.answer() == "r1"
+
+    @where(removes=True)
     def test_destroy_leaves_nothing_and_can_be_repeated(self, world: World) -> None:
         world.deployed(1)
         world.deployed(2)

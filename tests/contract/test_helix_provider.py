@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
 from builders.bundle import prepare_bundle
 from builders.helix import SETTING
-from helix_deploy.testing import Driver
+from helix_deploy.testing import Killed, ProviderSuite, World
 from model import errors
 from model.artifact import Artifact, Bundle
 from model.errors import (
@@ -24,7 +25,6 @@ from model.errors import (
     ConfigurationError,
     Conflict,
     HealthCheckFailed,
-    HelixError,
     NotFound,
     NothingToRestore,
     PermissionDenied,
@@ -38,50 +38,58 @@ from project.source import snapshot
 from project.store import Store
 from providers.base import Context
 from providers.catalog import PROVIDERS
-from providers.helix_api import base_url, event_of
+from providers.helix_api import HelixApi, base_url, event_of
 from providers.helix_cloud import HelixCloudProvider
 from tests.fakes.helix_cloud import CLUSTER_KEY, KEY, Fault, HelixCloud
 
 KINDS = ("helix", "enterprise")
+NO_CHECK = HealthCheck(kind="none")
 
 
-class World:
+class ClusterWorld(World):
     """One cluster, a store, and a project that is deployed to it."""
+
+    patience = 0.4
 
     def __init__(self, cloud: HelixCloud, folder: Path, kind: str) -> None:
         self.cloud, self.folder, self.kind = cloud, folder, kind
         self.cluster_id = "c1" if kind == "helix" else "e1"
         self.cluster = cloud.clusters[self.cluster_id]
+        self.gateway = f"{cloud.address}/gateway/{self.cluster_id}"
         self.store = Store(str(folder / "store"))
         self.said: list[str] = []
         self.secrets = {"env:KEY": KEY, "env:OPENAI": "hunter2-canary"}
 
-    def instance(self, **more: Any) -> Instance:
+    def instance(self, name: str = "", behaviour: str = "serve", **more: Any) -> Instance:
         settings = {"cluster_id": self.cluster_id, "endpoint": self.cloud.address}
         settings |= {"token": "env:KEY", **more.pop("settings", {})}
+        if name:
+            settings |= {"gateway_url": self.gateway, "name": name, "behaviour": behaviour}
+        check = HealthCheck(successes=1, interval=0.01, timeout=0.1) if name else NO_CHECK
         values: dict[str, Any] = {
             "build": BuildSettings(kind="bundle", context="db"),
-            "health_check": HealthCheck(kind="none"),
+            "health_check": check,
             **more,
         }
         target = Target(kind=self.kind, settings=settings)
         return Instance(project="shop", name="prod", target=target, **values)
 
-    def artifact(self, text: str) -> Artifact:
+    def artifact(self, tag: str = "1") -> Artifact:
         """The bundle of a project whose queries say this."""
         folder = self.folder / uuid.uuid4().hex
         (folder / "db" / "src").mkdir(parents=True)
         if self.kind == "helix":
             (folder / "db" / "schema.hx").write_text("N::Book { title: String }\n")
-            (folder / "db" / "queries.hx").write_text(f"QUERY q() => RETURN {text}\n")
+            (folder / "db" / "queries.hx").write_text(f"QUERY q() => RETURN {tag}\n")
         else:
             (folder / "db" / "Cargo.toml").write_text("[package]\nname = 'queries'\n")
-            (folder / "db" / "src" / "main.rs").write_text(f"// {text}\n")
-            (folder / "db" / "queries.json").write_text(json.dumps({"q": text}))
+            (folder / "db" / "src" / "main.rs").write_text(f"// {tag}\n")
+            (folder / "db" / "queries.json").write_text(json.dumps({"q": tag}))
         source = snapshot(prepare_bundle(self.instance(), folder), self.store, dockerfile="")
         return Artifact(bundle=Bundle(digest=source.digest, url=source.url, size=source.size))
 
-    def release(self, number: int, text: str = "", **more: Any) -> Release:
+    def of(self, number: int, text: str = "", **more: Any) -> Release:
+        """A release whose health is Helix Cloud's own word."""
         return Release(
             number=number,
             deployment=str(uuid.uuid4()),
@@ -89,29 +97,59 @@ class World:
             artifact=self.artifact(text or f"r{number}"),
         )
 
-    def provider(self, release: Release | None = None) -> HelixCloudProvider:
+    def provider(self, instance: Instance | None = None) -> HelixCloudProvider:
         context = Context(
             secret=lambda reference: SecretStr(self.secrets[reference]),
             bundles=Bundles(self.store),
             report=self.said.append,
         )
-        instance = release.instance if release else self.instance()
-        found = PROVIDERS.load(self.kind)(instance, context)
+        found = PROVIDERS.load(self.kind)(instance or self.instance(), context)
         assert isinstance(found, HelixCloudProvider)
         return found
 
-    @property
-    def driver(self) -> Driver:
-        return Driver(self.provider, patience=0.3)
-
-    def deployed(self, number: int, text: str = "") -> Revision:
-        result = self.driver.deploy(self.release(number, text))
+    def live(self, number: int, text: str = "") -> Revision:
+        """Deploy queries that work."""
+        result = self.driver.deploy(self.of(number, text))
         assert result.error is None, result.error
         assert result.revision is not None
         return result.revision
 
     def serves(self) -> str:
         return " ".join(self.cluster.sources.values())
+
+    def answer(self) -> str:
+        found = httpx.get(self.gateway)
+        return str(found.json()["name"]) if found.is_success else ""
+
+    def running(self) -> list[str]:
+        current = self.current()
+        return [current.deployment] if current else []
+
+    def remains(self) -> list[str]:
+        return [self.cluster_id] if self.cluster.deployments else []
+
+    def remove(self, revision: Revision) -> None:
+        """What Helix Cloud had before is kept in our store alone."""
+        (self.folder / "store" / "bundles" / f"{revision.deployment}.json").unlink()
+
+    @contextmanager
+    def kill_after(self, writes: int) -> Iterator[None]:
+        left = writes
+
+        def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+            def called(*given: Any) -> None:
+                nonlocal left
+                call(*given)
+                left -= 1
+                if left == 0:
+                    raise Killed
+
+            return called
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(HelixApi, "deploy", dying(HelixApi.deploy))
+            patch.setattr(Bundles, "keep", dying(Bundles.keep))
+            yield
 
 
 @pytest.fixture
@@ -124,164 +162,108 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[HelixCloud]:
 
 
 @pytest.fixture(params=KINDS)
-def world(request: pytest.FixtureRequest, cloud: HelixCloud, tmp_path: Path) -> World:
-    return World(cloud, tmp_path, request.param)
+def world(request: pytest.FixtureRequest, cloud: HelixCloud, tmp_path: Path) -> ClusterWorld:
+    return ClusterWorld(cloud, tmp_path, request.param)
 
 
 @pytest.fixture
-def standard(cloud: HelixCloud, tmp_path: Path) -> World:
-    return World(cloud, tmp_path, "helix")
+def standard(cloud: HelixCloud, tmp_path: Path) -> ClusterWorld:
+    return ClusterWorld(cloud, tmp_path, "helix")
 
 
 @pytest.fixture
-def enterprise(cloud: HelixCloud, tmp_path: Path) -> World:
-    return World(cloud, tmp_path, "enterprise")
+def enterprise(cloud: HelixCloud, tmp_path: Path) -> ClusterWorld:
+    return ClusterWorld(cloud, tmp_path, "enterprise")
+
+
+class TestCluster(ProviderSuite, of=HelixCloudProvider):
+    """A cluster of either kind, whose gateway is asked whether a release is healthy."""
 
 
 # --- the life of a release ------------------------------------------------------------------------
 
 
-def test_a_first_and_a_second_release_are_live(world: World) -> None:
-    assert world.provider().current() is None
-    first = world.deployed(1)
-    assert "r1" in world.serves() and world.provider().current() == first
-    second = world.deployed(2)
-    assert "r2" in world.serves() and world.provider().current() == second
-    assert (second.release, second.artifact) == (2, world.artifact("r2").identity)
-
-
-def test_an_unchanged_release_sends_nothing(world: World) -> None:
-    first = world.deployed(1, "same")
-    before = world.cloud.posts()
-    result = world.driver.deploy(world.release(2, "same"))
-    assert result.revision == first and world.cloud.posts() == before
-
-
-def test_other_settings_are_another_release(standard: World) -> None:
-    standard.deployed(1, "same")
-    changed = standard.release(2, "same", env={"LEVEL": "debug"})
+def test_other_settings_are_another_release(standard: ClusterWorld) -> None:
+    standard.live(1, "same")
+    changed = standard.of(2, "same", env={"LEVEL": "debug"})
     result = standard.driver.deploy(changed)
     assert result.revision is not None and result.revision.release == 2
     assert standard.cluster.env == {"LEVEL": "debug"}
 
 
-def test_queries_that_do_not_compile_change_nothing(world: World) -> None:
-    first = world.deployed(1)
-    result = world.driver.deploy(world.release(2, "WRONG"))
+def test_queries_that_do_not_compile_change_nothing(world: ClusterWorld) -> None:
+    first = world.live(1)
+    result = world.driver.deploy(world.of(2, "WRONG"))
     assert isinstance(result.error, BuildFailed) and "WRONG" in result.error.message
     assert result.restored == first and "r1" in world.serves()
     assert world.cluster.deployments == 1
 
 
-def test_a_first_release_that_is_refused_leaves_nothing(world: World) -> None:
-    result = world.driver.deploy(world.release(1, "WRONG"))
+def test_a_first_release_that_is_refused_leaves_nothing(world: ClusterWorld) -> None:
+    result = world.driver.deploy(world.of(1, "WRONG"))
     assert isinstance(result.error, BuildFailed)
     assert world.provider().current() is None and world.cluster.deployments == 0
 
 
-def test_a_first_release_cannot_be_taken_back_and_that_is_said(world: World) -> None:
-    release = world.release(1)
-    provider = world.provider(release)
-    provider.preflight()
-    assert any("cannot take a first release back" in one for one in provider.context.notes)
-    provider.start(release, None)
-    with pytest.raises(NothingToRestore, match="release 1 stays"):
-        provider.restore(release.deployment, None)
-
-
-def test_a_promoted_release_is_undone_by_deploying_the_one_before(world: World) -> None:
-    first = world.deployed(1)
-    second = world.deployed(2)
-    release = world.release(2).model_copy(update={"deployment": second.deployment})
+def test_a_promoted_release_is_undone_by_deploying_the_one_before(world: ClusterWorld) -> None:
+    first = world.live(1)
+    second = world.live(2)
+    release = world.of(2).model_copy(update={"deployment": second.deployment})
     assert world.driver.restore(release, first) == first
     assert "r1" in world.serves() and world.provider().current() == first
     if world.kind == "enterprise":
         assert "r1" in world.cluster.queries
 
 
-def test_an_older_release_is_deployed_again_from_its_bundle(world: World) -> None:
-    world.deployed(1)
-    world.deployed(2)
-    again = world.driver.deploy(world.release(3, "r1"))
+def test_an_older_release_is_deployed_again_from_its_bundle(world: ClusterWorld) -> None:
+    world.live(1)
+    world.live(2)
+    again = world.driver.deploy(world.of(3, "r1"))
     assert again.error is None and "r1" in world.serves()
 
 
-def test_restoring_what_is_live_changes_nothing(world: World) -> None:
-    first = world.deployed(1)
-    before = world.cloud.posts()
-    handle = world.provider().restore(str(uuid.uuid4()), first)
-    assert handle is not None and world.provider().poll(handle).phase is Phase.RUNNING
-    assert world.provider().promote(handle) == first and world.cloud.posts() == before
-
-
-def test_restoring_what_is_gone_says_so(world: World) -> None:
-    gone = Revision(id="0" * 64, release=1, deployment=str(uuid.uuid4()))
-    second = world.deployed(2)
-    with pytest.raises(NothingToRestore, match="gone from the store"):
-        world.provider().restore(second.deployment, gone)
-
-
-def test_what_another_command_deployed_comes_back(standard: World) -> None:
+def test_what_another_command_deployed_comes_back(standard: ClusterWorld) -> None:
     standard.cluster.sources = {"schema.hx": "N::Old {}", "old.hx": "QUERY old()"}
     standard.cluster.deployments = 1
     before = standard.provider().current()
     assert before is not None and (before.release, before.deployment) == (0, "")
-    release = standard.release(1)
-    handle = standard.provider(release).start(release, before)
+    release = standard.of(1)
+    handle = standard.provider(release.instance).start(release, before)
     assert "r1" in standard.serves() and handle
     assert standard.driver.restore(release, before) == before
     assert standard.cluster.sources == {"schema.hx": "N::Old {}", "old.hx": "QUERY old()"}
 
 
-def test_compiled_queries_of_another_command_cannot_come_back(enterprise: World) -> None:
+def test_compiled_queries_of_another_command_cannot_come_back(enterprise: ClusterWorld) -> None:
     enterprise.cluster.sources, enterprise.cluster.deployments = {"src/main.rs": "old"}, 1
     before = enterprise.provider().current()
-    release = enterprise.release(1)
-    enterprise.provider(release).start(release, before)
+    release = enterprise.of(1)
+    enterprise.provider(release.instance).start(release, before)
     with pytest.raises(NothingToRestore, match="somebody else's command"):
         enterprise.provider().restore(release.deployment, before)
 
 
-def test_an_old_deployment_cannot_replace_a_newer_one(world: World) -> None:
-    late = world.release(2)
-    third = world.deployed(3)
-    with pytest.raises(Conflict, match="3"):
-        world.provider(late).start(late, None)
+def test_an_old_deployment_cannot_restore_over_a_newer_one(world: ClusterWorld) -> None:
+    late = world.of(2)
+    third = world.live(3)
     with pytest.raises(Conflict, match="taken over"):
         world.provider().restore(late.deployment, third.model_copy(update={"release": 1, "id": ""}))
     assert world.provider().current() == third
 
 
-def test_somebody_elses_deployment_is_not_ours(world: World) -> None:
-    release = world.release(1)
-    handle = world.provider(release).start(release, None)
+def test_somebody_elses_deployment_is_not_ours(world: ClusterWorld) -> None:
+    release = world.of(1)
+    handle = world.provider(release.instance).start(release, None)
     world.cluster.helix_toml, world.cluster.sources = "", {"x.hx": "theirs"}
     assert world.provider().poll(handle).phase is Phase.FAILED
     with pytest.raises(HealthCheckFailed, match="something else"):
         world.provider().promote(handle)
 
 
-def test_two_callers_at_once_end_with_one_release(world: World) -> None:
-    world.deployed(1)
-    release = world.release(2)
-    handles: list[str] = []
-
-    def start() -> None:
-        handles.append(world.driver.call(release, lambda one: one.start(release, None)))
-
-    threads = [threading.Thread(target=start) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({*handles}) == 1
-    assert world.provider().promote(handles[0]).deployment == release.deployment
-
-
-def test_an_enterprise_cluster_is_waited_for(enterprise: World) -> None:
+def test_an_enterprise_cluster_is_waited_for(enterprise: ClusterWorld) -> None:
     enterprise.cluster.ready = False
-    release = enterprise.release(1)
-    handle = enterprise.provider(release).start(release, None)
+    release = enterprise.of(1)
+    handle = enterprise.provider(release.instance).start(release, None)
     rollout = enterprise.provider().poll(handle)
     assert rollout.phase is Phase.STARTING and "db-0 is not healthy" in rollout.detail
     assert "db-0" in enterprise.provider().probe(handle)
@@ -289,20 +271,20 @@ def test_an_enterprise_cluster_is_waited_for(enterprise: World) -> None:
     assert enterprise.provider().poll(handle).phase is Phase.RUNNING
 
 
-def test_a_gateway_can_be_the_health_check(standard: World) -> None:
-    address = f"{standard.cloud.address}/gateway"
+def test_a_gateway_can_be_the_health_check(standard: ClusterWorld) -> None:
+    address = standard.gateway
     check = HealthCheck(path="/ready", body="true", interval=0.01)
-    release = standard.release(1, settings={"gateway_url": address}, health_check=check)
+    release = standard.of(1, settings={"gateway_url": address}, health_check=check)
     assert standard.driver.deploy(release).error is None
-    assert standard.provider(release).public_url() == address
+    assert standard.provider(release.instance).public_url() == address
 
 
 # --- events, secrets ------------------------------------------------------------------------------
 
 
-def test_events_are_told_and_the_clusters_key_is_not(standard: World) -> None:
-    release = standard.release(1, secrets={"OPENAI_API_KEY": "env:OPENAI"})
-    handle = standard.provider(release).start(release, None)
+def test_events_are_told_and_the_clusters_key_is_not(standard: ClusterWorld) -> None:
+    release = standard.of(1, secrets={"OPENAI_API_KEY": "env:OPENAI"})
+    handle = standard.provider(release.instance).start(release, None)
     assert standard.said == [
         "Helix Cloud checks the queries",
         "Helix Cloud builds (40 %)",
@@ -311,31 +293,31 @@ def test_events_are_told_and_the_clusters_key_is_not(standard: World) -> None:
     ]
     assert standard.cluster.env == {"OPENAI_API_KEY": "hunter2-canary"}
     kept = [path.read_text() for path in (standard.folder / "store" / "bundles").iterdir()]
-    revision = standard.provider(release).promote(handle).model_dump_json()
+    revision = standard.provider(release.instance).promote(handle).model_dump_json()
     for text in (handle, revision, *kept, *standard.said, str(standard.cluster.helix_toml)):
         assert not any(one in text for one in (CLUSTER_KEY, KEY, "hunter2-canary"))
 
 
 @pytest.mark.parametrize("cut", range(5))
-def test_a_stream_that_ends_early_is_not_a_success(standard: World, cut: int) -> None:
-    standard.deployed(1)
-    release = standard.release(2)
+def test_a_stream_that_ends_early_is_not_a_success(standard: ClusterWorld, cut: int) -> None:
+    standard.live(1)
+    release = standard.of(2)
     standard.cloud.faults.append(Fault(match="POST", cut=cut))
     with pytest.raises(Ambiguous, match="ended before it told"):
-        standard.provider(release).start(release, None)
+        standard.provider(release.instance).start(release, None)
     result = standard.driver.deploy(release)
     assert result.error is None and "r2" in standard.serves()
 
 
-def test_a_cancel_does_not_let_go_of_a_deployment_that_goes_on(standard: World) -> None:
+def test_a_cancel_does_not_let_go_of_a_deployment_that_goes_on(standard: ClusterWorld) -> None:
     class Cancelled(Exception):
         pass
 
     def report(text: str) -> None:
         raise Cancelled(text)
 
-    release = standard.release(1)
-    provider = standard.provider(release)
+    release = standard.of(1)
+    provider = standard.provider(release.instance)
     provider.context = dataclasses.replace(provider.context, report=report)
     handle = provider.start(release, None)
     assert provider.promote(handle).deployment == release.deployment
@@ -351,45 +333,41 @@ def test_words_that_are_no_event_are_read_over() -> None:
 
 
 @pytest.mark.parametrize("status", [0, 502])
-def test_a_deployment_whose_answer_was_lost_is_found(world: World, status: int) -> None:
-    world.deployed(1)
+def test_a_deployment_whose_answer_was_lost_is_found(world: ClusterWorld, status: int) -> None:
+    world.live(1)
     world.cloud.faults.append(Fault(status, match="POST", done=True))
-    result = world.driver.deploy(world.release(2))
+    result = world.driver.deploy(world.of(2))
     assert result.error is None and "r2" in world.serves()
     # An enterprise cluster says itself that it is ready; the other is told once more, to be sure.
     assert world.cluster.deployments == (2 if world.kind == "enterprise" else 3)
 
 
 @pytest.mark.parametrize("status", [0, 429, 503])
-def test_a_hiccup_is_tried_again(world: World, status: int) -> None:
+def test_a_hiccup_is_tried_again(world: ClusterWorld, status: int) -> None:
     world.cloud.faults += [Fault(status, match=one, times=2) for one in ("sync", "POST")]
-    assert world.driver.deploy(world.release(1)).error is None
+    assert world.driver.deploy(world.of(1)).error is None
 
 
-def test_a_slow_answer_is_waited_for(world: World) -> None:
+def test_a_slow_answer_is_waited_for(world: ClusterWorld) -> None:
     world.cloud.faults.append(Fault(200, match="POST", delay=0.3, cut=99))
-    assert world.driver.deploy(world.release(1)).error is None
+    assert world.driver.deploy(world.of(1)).error is None
 
 
-def test_a_key_that_is_revoked_meanwhile_is_told(world: World) -> None:
-    world.deployed(1)
+def test_a_key_that_is_revoked_meanwhile_is_told(world: ClusterWorld) -> None:
+    world.live(1)
     world.cloud.valid_for = 2
-    result_error: HelixError | None = None
-    try:
-        world.driver.call(world.release(2), lambda one: [one.current() for _ in range(5)])
-    except PermissionDenied as error:
-        result_error = error
-    assert result_error is not None
-    assert "auth login" in result_error.hint and result_error.request_id == "req-7"
+    with pytest.raises(PermissionDenied) as caught:
+        world.driver.call(world.of(2), lambda one: [one.current() for _ in range(5)])
+    assert "auth login" in caught.value.hint and caught.value.request_id == "req-7"
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1])
-def test_all_deployments_end_well_although_calls_fail(world: World, rate: float) -> None:
+def test_all_deployments_end_well_although_calls_fail(world: ClusterWorld, rate: float) -> None:
     world.cloud.fault_rate = rate
     good = ""
     for number in range(1, 11):
         text = "WRONG" if number % 3 == 0 else f"r{number}-"
-        result = world.driver.deploy(world.release(number, text))
+        result = world.driver.deploy(world.of(number, text))
         assert (result.error is None) == (number % 3 != 0), result.error
         good = good if number % 3 == 0 else text
         assert good in world.serves()
@@ -408,30 +386,30 @@ def test_sentences_and_events_have_their_class() -> None:
     assert all(cls in errors.error_classes() for cls, _hint in EVENTS.values())
 
 
-def test_a_dead_address_is_transient(world: World) -> None:
-    release = world.release(1, settings={"endpoint": "http://127.0.0.1:9"})
+def test_a_dead_address_is_transient(world: ClusterWorld) -> None:
+    release = world.of(1, settings={"endpoint": "http://127.0.0.1:9"})
     with pytest.raises(Transient, match="does not answer"):
-        world.provider(release).current()
+        world.provider(release.instance).current()
 
 
 # --- who we are, what is refused ------------------------------------------------------------------
 
 
 def test_the_key_is_found_where_helixdbs_command_left_it(
-    standard: World, monkeypatch: pytest.MonkeyPatch
+    standard: ClusterWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HELIX_HOME", raising=False)
-    release = standard.release(1, settings={"token": None})
+    release = standard.of(1, settings={"token": None})
     text = f"# helix\nhelix_user_id=ada\nhelix_user_key={KEY}\n"
     standard.secrets["file:~/.helix/credentials"] = text
-    assert standard.provider(release).identity().who == "ada"
+    assert standard.provider(release.instance).identity().who == "ada"
     monkeypatch.setenv("HELIX_HOME", "/srv/helix")
     standard.secrets["file:/srv/helix/credentials"] = "nothing of use"
     with pytest.raises(ConfigurationError, match="no key"):
-        standard.provider(release).identity()
+        standard.provider(release.instance).identity()
 
 
-def test_who_a_key_without_a_name_is(world: World) -> None:
+def test_who_a_key_without_a_name_is(world: ClusterWorld) -> None:
     assert world.provider().identity().who == "a member of acme"
     world.secrets["env:KEY"] = "wrong"
     with pytest.raises(PermissionDenied):
@@ -456,56 +434,43 @@ def test_a_key_is_not_sent_in_the_clear() -> None:
         base_url("http://cloud.example.com", "")
 
 
-def test_an_unknown_cluster_is_refused(enterprise: World) -> None:
-    release = enterprise.release(1, settings={"cluster_id": "e9"})
+def test_an_unknown_cluster_is_refused(enterprise: ClusterWorld) -> None:
+    release = enterprise.of(1, settings={"cluster_id": "e9"})
     with pytest.raises(NotFound, match="no such cluster"):
-        enterprise.provider(release).preflight()
+        enterprise.provider(release.instance).preflight()
 
 
-def test_an_enterprise_cluster_takes_no_environment(enterprise: World) -> None:
-    release = enterprise.release(1, env={"LEVEL": "debug"})
+def test_an_enterprise_cluster_takes_no_environment(enterprise: ClusterWorld) -> None:
+    release = enterprise.of(1, env={"LEVEL": "debug"})
     with pytest.raises(ConfigurationError, match="LEVEL"):
-        enterprise.provider(release).preflight()
+        enterprise.provider(release.instance).preflight()
 
 
-def test_a_cluster_can_be_named_as_a_database(enterprise: World) -> None:
-    release = enterprise.release(1, settings={"cluster_id": None, "database": "cluster:e1"})
+def test_a_cluster_can_be_named_as_a_database(enterprise: ClusterWorld) -> None:
+    release = enterprise.of(1, settings={"cluster_id": None, "database": "cluster:e1"})
     assert enterprise.driver.deploy(release).error is None
 
 
-def test_what_helix_cloud_cannot_do_is_said(world: World) -> None:
-    handle = world.provider().restore("x", None)
-    assert handle is None
-    with pytest.raises(ConfigurationError, match="cannot delete"):
-        world.provider().destroy(data=True)
+def test_helix_cloud_runs_no_commands(world: ClusterWorld) -> None:
     with pytest.raises(ConfigurationError, match="no commands"):
         world.provider().run_check("", ["true"], 1)
-    world.provider().prune([])
-
-
-def test_logs(world: World) -> None:
-    world.deployed(1)
-    world.deployed(2)
-    lines = [*world.provider().logs()]
-    assert len(lines) == 2 and lines[0].startswith("loaded")
-    assert [*world.provider().logs(tail=1)] == lines[-1:]
 
 
 # --- bundles --------------------------------------------------------------------------------------
 
 
-def test_equal_queries_are_equal_bundles(world: World) -> None:
+def test_equal_queries_are_equal_bundles(world: ClusterWorld) -> None:
     assert world.artifact("x").identity == world.artifact("x").identity
     assert world.artifact("x").identity != world.artifact("y").identity
 
 
-def test_a_project_without_queries_is_refused(standard: World, tmp_path: Path) -> None:
+def test_a_project_without_queries_is_refused(standard: ClusterWorld, tmp_path: Path) -> None:
     (tmp_path / "empty" / "db").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match=r"no \.hx files"):
         prepare_bundle(standard.instance(), tmp_path / "empty")
 
 
-def test_what_is_too_large_is_refused(standard: World, tmp_path: Path) -> None:
+def test_what_is_too_large_is_refused(standard: ClusterWorld, tmp_path: Path) -> None:
     folder = tmp_path / "large" / "db"
     folder.mkdir(parents=True)
     (folder / "q.hx").write_bytes(b"x" * (21 << 20))
@@ -514,7 +479,7 @@ def test_what_is_too_large_is_refused(standard: World, tmp_path: Path) -> None:
 
 
 def test_a_compiler_finds_a_mistake_before_anything_is_sent(
-    standard: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    standard: ClusterWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = tmp_path / "helix"
     command.write_text(
@@ -527,7 +492,9 @@ def test_a_compiler_finds_a_mistake_before_anything_is_sent(
     assert standard.cloud.calls == []
 
 
-def test_an_enterprise_project_needs_what_cargo_makes(enterprise: World, tmp_path: Path) -> None:
+def test_an_enterprise_project_needs_what_cargo_makes(
+    enterprise: ClusterWorld, tmp_path: Path
+) -> None:
     folder = tmp_path / "rust" / "db"
     folder.mkdir(parents=True)
     with pytest.raises(ConfigurationError, match=r"no Cargo\.toml"):

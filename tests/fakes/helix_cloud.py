@@ -3,6 +3,8 @@
 Reconstructed from HelixDB's open-source command-line tools: what they send, which fields of an
 answer they read, and which statuses they tell apart. How the real server behaves beyond that, such
 as when it shows new sources, is not known.
+
+No query is run: a gateway answers as two settings of what is live say, `name` and `behaviour`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import random
 import re
 import threading
 import time
+import tomllib
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -25,6 +28,8 @@ Json = dict[str, Any]
 KEY = "hlx_user_key-canary"
 CLUSTER_KEY = "hlx_cluster_key-canary"
 """What a first deployment's stream reveals: nobody may write it down."""
+HANG = 0.3
+"""Seconds for which queries that hang keep whoever asks."""
 MOST_BYTES = 20 * 1024 * 1024
 
 
@@ -56,6 +61,15 @@ class Cluster:
     deployments: int = 0
     logs: list[tuple[float, str]] = field(default_factory=list)
     ready: bool = True
+
+    @property
+    def live(self) -> Json:
+        """The settings of the instance, in the helix.toml that came with what is live."""
+        document = tomllib.loads(self.helix_toml or "")
+        found: dict[str, Json] = document.get("enterprise") or document.get("cloud") or {}
+        for table in found.values():
+            return table.get("helix", table)
+        return {}
 
 
 class HelixCloud:
@@ -159,6 +173,7 @@ class HelixCloud:
         cluster.helix_toml = body["helix_toml"]
         cluster.deployments += 1
         cluster.logs.append((time.time(), f"loaded {len(files)} files"))
+        cluster.logs.append((time.time(), f"starting {cluster.live.get('name', '')}".strip()))
 
 
 class Refused(Exception):
@@ -205,8 +220,8 @@ def _handler(cloud: HelixCloud) -> type[BaseHTTPRequestHandler]:
             return self._answer(200, json.dumps(found))
 
         def _route(self, method: str, path: str, query: Any, data: bytes) -> Any:
-            if path.startswith("/gateway"):
-                return {"ready": True}
+            if path.startswith("/gateway/"):
+                return _served(cloud.clusters[path.split("/")[2]])
             if not cloud.knows(self.headers.get("x-api-key", "")):
                 raise Refused(401, "invalid api key")
             if path == "/api/cli/workspaces":
@@ -260,6 +275,16 @@ def _handler(cloud: HelixCloud) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
 
     return Handler
+
+
+def _served(cluster: Cluster) -> Json:
+    """What the gateway answers."""
+    behaviour = cluster.live.get("behaviour")
+    if behaviour == "hang":
+        time.sleep(HANG)
+    if behaviour == "sick" or not cluster.deployments:
+        raise Refused(500, "the queries fail")
+    return {"ready": True, "name": cluster.live.get("name", "")}
 
 
 def _snapshot(cluster: Cluster) -> Json:
