@@ -14,6 +14,7 @@ from scripts.setup import (
     images,
     kubernetes,
     packages,
+    stack,
     supply_chain,
     temporal,
     test_server,
@@ -36,6 +37,7 @@ PIECES: dict[str, Callable[[], None]] = {
     "collector": collector.ensure,
     "supply-chain": supply_chain.ensure,
     "kubernetes": kubernetes.ensure,
+    "stack": stack.ensure,
     "lock": environment.lock,
 }
 GROUPS = {
@@ -43,7 +45,7 @@ GROUPS = {
     "demo": ("environment", "temporal", "engine", "images"),
     "tests": (
         "environment", "temporal", "engine", "packages", "images", "test-server", "buildx",
-        "collector", "supply-chain", "kubernetes",
+        "collector", "supply-chain", "kubernetes", "stack",
     ),
 }  # fmt: skip
 

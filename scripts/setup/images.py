@@ -1,20 +1,23 @@
 """The public images that the examples, the demo and the edge are made from.
 
-Where the engine can pull nothing, a stand-in of the same name is made from Debian's packages: the
-programs and the libraries they need, and nothing else. Its label says that it is one.
+Where the engine can pull nothing, a stand-in of the same name is made from Debian's packages, and
+from what the set-up has compiled: the programs and the libraries they need, and nothing else. Its
+label says that it is one.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.setup import packages
-from scripts.setup.shell import SetupFailed, run, say
+from scripts.setup.shell import SetupFailed, program, run, say
 
 PULL_SECONDS = 120
 """A network that is there and slow; one that is not there refuses within a second or two."""
@@ -40,6 +43,12 @@ class StandIn:
     """That are there in the public image, for files that are put in later."""
     paths: dict[str, str] = field(default_factory=dict)
     """Program -> where the public image has it, where that is not /usr/bin."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """Place in the image -> a file or a folder of this machine."""
+    owners: dict[str, int] = field(default_factory=dict)
+    """Folder, made if it is not there -> the number of its user, where that is not root."""
+    users: dict[str, int] = field(default_factory=dict)
+    """Name -> number, besides root."""
 
 
 IMAGES = {
@@ -72,17 +81,21 @@ in Python, so the stand-in for Redis has it; the public one gets it when the exa
 
 def ensure(*names: str) -> None:
     """Have these images, or all of them, in the engine."""
-    can_pull = True
-    for name in names or IMAGES:
+    for name in missing(names or IMAGES):
+        make(name, IMAGES[name])
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    """Those of the images that the engine neither has nor can pull."""
+    lacking: list[str] = []
+    for name in names:
         if _is_here(name):
             say("images", f"found {name}")
-            continue
-        if can_pull and _pull(name):
+        elif not lacking and _pull(name):
             say("images", f"pulled {name}")
-            continue
-        can_pull = False
-        _make(name, IMAGES[name])
-        say("images", f"made {name} from Debian's packages, as it cannot be pulled here")
+        else:
+            lacking.append(name)
+    return lacking
 
 
 def _is_here(name: str) -> bool:
@@ -99,41 +112,68 @@ def _pull(name: str) -> bool:
         return False
 
 
-def _make(name: str, image: StandIn) -> None:
+def make(name: str, image: StandIn) -> None:
+    """Put a stand-in under the name of a public image.
+
+    Raises:
+        SetupFailed: what it is made of is not here.
+    """
     mend = f"let the engine pull {name}, or run this on Debian as root"
     try:
-        packages.ensure(*image.programs)
+        packages.ensure(*(one for one in image.programs if one in packages.PACKAGES))
+        found = {one: _find(one) for one in image.programs}
     except SetupFailed as error:
         raise SetupFailed(f"{name} cannot be pulled; {error.what}", mend) from None
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "root")
-        for place in ("tmp", "bin", "usr/bin", "etc", *image.folders):
-            (root / place).mkdir(parents=True)
+        for place in ("tmp", "bin", "usr/bin", "etc", *image.folders, *image.owners):
+            (root / place).mkdir(parents=True, exist_ok=True)
         (root / "tmp").chmod(0o1777)
-        Path(root, "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-        _put_programs(root, image)
+        users = {"root": 0, **image.users}
+        for file, line in (("passwd", "{0}:x:{1}:{1}:{0}:/:/bin/sh\n"), ("group", "{0}:x:{1}:\n")):
+            text = "".join(line.format(user, number) for user, number in users.items())
+            Path(root, "etc", file).write_text(text)
+        _put_programs(root, found, image.paths)
+        for place, source in image.files.items():
+            _put_files(root, source, place)
         if image.python:
             _put_python(root)
         archive = Path(folder, "image.tar")
         with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
-            tar.add(root, arcname=".", filter=_owned_by_root)
+            tar.add(root, arcname=".", filter=functools.partial(_owned, image.owners))
         changes = ["ENV PATH=/usr/bin:/bin", f"LABEL {LABEL}={name}", *image.changes]
         options = [word for change in changes for word in ("--change", change)]
         run(
             ["docker", "import", *options, archive, name],
             mend="see that the engine's disk has room",
         )
+    say("images", f"made a stand-in for {name}, as it cannot be pulled here")
 
 
-def _put_programs(root: Path, image: StandIn) -> None:
-    for program in image.programs:
-        source = packages.find(program)
-        assert source is not None, "ensured before"
-        place = image.paths.get(program, f"/usr/bin/{program}")
-        _copy(Path("/usr/bin/python3") if program == "python3" else Path(source), root, place)
-        if program == "busybox":
+def _find(name: str) -> Path:
+    """A program of Debian's, or one of those that the set-up has compiled."""
+    if name == "python3":
+        return Path("/usr/bin/python3")
+    found = packages.find(name) or program(name)
+    if found is None:
+        raise SetupFailed(f"there is no {name} here", "run: make tools")
+    return Path(found)
+
+
+def _put_programs(root: Path, found: Mapping[str, Path], paths: Mapping[str, str]) -> None:
+    for name, source in found.items():
+        _copy(source, root, paths.get(name, f"/usr/bin/{name}"))
+        if name == "busybox":
             for applet in run([source, "--list"], mend="").split():
                 (root / "bin" / applet).symlink_to("/usr/bin/busybox")
+
+
+def _put_files(root: Path, source: Path, place: str) -> None:
+    """A file, or all that is in a folder."""
+    files = [source] if source.is_file() else [one for one in source.rglob("*") if one.is_file()]
+    for file in files:
+        inside = file.relative_to(source)
+        _copy(file, root, place if file == source else f"{place}/{inside}")
 
 
 def _copy(source: Path, root: Path, place: str | None = None) -> None:
@@ -150,6 +190,8 @@ def _copy(source: Path, root: Path, place: str | None = None) -> None:
 
 def _libraries(binary: Path) -> Iterable[str]:
     """`ldd` has a library as «name => /path (address)» and the loader as «/path (address)»."""
+    if not (os.access(binary, os.X_OK) or ".so" in binary.suffixes):
+        return []
     done = subprocess.run(["ldd", binary], capture_output=True, text=True)
     words = done.stdout.split() if done.returncode == 0 else []
     return [word for word in words if word.startswith("/")]
@@ -169,7 +211,7 @@ def _put_python(root: Path) -> None:
     run([*compiler, "--invalidation-mode", "unchecked-hash", str(goal)], mend="")
 
 
-def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = "root"
+def _owned(owners: Mapping[str, int], member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = owners.get(member.name.removeprefix("./"), 0)
+    member.uname = member.gname = ""
     return member

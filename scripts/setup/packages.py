@@ -7,6 +7,11 @@ from pathlib import Path
 
 from scripts.setup.shell import SetupFailed, is_root, run, say
 
+POSTGRES = (
+    "pg_ctl", "postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_dumpall", "pg_restore",
+)  # fmt: skip
+"""PostgreSQL's own programs; they are not on the PATH, or only behind a wrapper."""
+
 PACKAGES = {
     "docker": "docker.io",
     "dockerd": "docker.io",
@@ -20,7 +25,7 @@ PACKAGES = {
     "ssh": "openssh-client",
     "ip": "iproute2",
     "nsenter": "util-linux",
-    "pg_ctl": "postgresql",
+    **dict.fromkeys(POSTGRES, "postgresql"),
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "etcd": "etcd-server",
@@ -35,9 +40,9 @@ NO_SERVICES = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1", "SYSTEMD_OF
 
 
 def find(name: str) -> str | None:
-    """The path of a program; PostgreSQL's own are not on the PATH."""
-    if name == "pg_ctl":
-        return next(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))), None)
+    """The path of a program."""
+    if name in POSTGRES:
+        return next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
     return shutil.which(name)
 
 
