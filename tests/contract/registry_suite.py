@@ -13,13 +13,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from pydantic import JsonValue, SecretStr
 from temporalio.testing import WorkflowEnvironment
 
 from model.artifact import Artifact, Image
@@ -31,7 +30,7 @@ from registries.catalog import REGISTRIES
 from registries.oci import OciRegistry
 from tests.contract.pipeline import pipeline
 from tests.fakes.stores import SECRETS, Store, secret
-from tests.services.faults import faulty
+from tests.services.faults import FaultyLine, faulty
 from tests.services.images import put_image, put_index
 from tests.services.registry import TestRegistry
 
@@ -83,9 +82,23 @@ class RegistryWorld:
         finally:
             place.close()
 
-    def failing(self, rate: float, seed: int) -> AbstractContextManager[Any]:
-        """A line to the images on which this part of all requests fails."""
-        return faulty(self.store.images.host, rate, seed)
+    def failing(self, rate: float, seed: int) -> AbstractContextManager[FaultyLine]:
+        """A line to the registry on which this part of all requests fails."""
+        return faulty(self.store.host, rate, seed, self.store.tls)
+
+    @contextmanager
+    def refused(self, password: str) -> Iterator[tuple[OciRegistry, str]]:
+        """The registry as it is for somebody whom it does not let in, and who that is."""
+        settings: dict[str, JsonValue] = {"username": "eve", "password": "env:WRONG"}
+        with self.store.lock() if self.store.lock else nullcontext("eve") as who:
+            ours = {**self.target.settings, **({} if self.store.lock else settings)}
+            target = self.target.model_copy(update={"settings": ours})
+            context = RegistryContext(secret=lambda reference: SecretStr(password))
+            registry = REGISTRIES.load(target.kind)(target, context)
+            try:
+                yield registry, who
+            finally:
+                registry.close()
 
 
 class RegistrySuite:
@@ -176,17 +189,10 @@ class RegistrySuite:
         wrong = "canary-wrong-password"
         with world.ready() as registry:
             put_image(registry.api, "src-1", b"one")
-        settings = {"username": "eve", "password": "env:WRONG"}
-        target = world.target.model_copy(update={"settings": {**world.target.settings, **settings}})
-        context = RegistryContext(secret=lambda reference: SecretStr(wrong))
-        if world.store.kind == "ecr":
-            pytest.skip("its credentials come from AWS alone")
-        registry = REGISTRIES.load(target.kind)(target, context)
-        with pytest.raises(PermissionDenied) as caught:
+        with world.refused(wrong) as (registry, who), pytest.raises(PermissionDenied) as caught:
             registry.authenticate()
-        registry.close()
         text = str(caught.value)
-        assert world.store.images.host in text and "eve" in text and caught.value.hint
+        assert world.store.host in text and who in text and caught.value.hint
         assert wrong not in text
 
     @pytest.mark.parametrize(("rate", "seed"), [(0.01, 3), (0.1, 4)])

@@ -8,9 +8,7 @@ that way. All else goes on to Debian's docker-registry.
 from __future__ import annotations
 
 import base64
-import io
 import json
-import random
 import shutil
 import time
 import uuid
@@ -44,8 +42,6 @@ class FakeAcr:
     strangers: bool = False
     """Entra's tokens are of a tenant that the registry does not know."""
     life: int = 10800
-    flaky: float = 0
-    """The share of all calls that fail; half of them after they were carried out."""
     refresh_tokens: list[str] = field(default_factory=list)
     """All that were given out."""
     calls: list[str] = field(default_factory=list)
@@ -100,18 +96,7 @@ class _Handler(Handler):
     acr: FakeAcr
 
     def _any(self) -> None:
-        body, fails = self._body(), random.random() < self.acr.flaky
-        if fails and random.random() < 0.5:
-            self._answer(*_no(503, "UNAVAILABLE", "injected at random"))
-            return
-        if fails:
-            self.wfile = io.BytesIO()  # it is carried out, and its answer is lost
-        self._carry_out(body)
-        if fails:
-            self.close_connection = True
-            self.connection.close()
-
-    def _carry_out(self, body: bytes) -> None:
+        body = self._body()
         acr, url = self.acr, urlsplit(self.path)
         acr.calls.append(f"{self.command} {url.path}")
         oauth = body.decode() if url.path.startswith("/oauth2/") else ""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import httpx
 
-from tests.services.certificates import Certificates
+from tests.services.certificates import Certificates, over_tls
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -26,14 +25,9 @@ class TlsServer:
     """A server with a certificate for 127.0.0.1."""
 
     def __init__(self, certificates: Certificates, handler: type[BaseHTTPRequestHandler]) -> None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificates.certificate, certificates.key)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
-        # The handshake is the business of the connection's own thread.
-        self._server.socket = context.wrap_socket(
-            self._server.socket, server_side=True, do_handshake_on_connect=False
-        )
+        over_tls(self._server, certificates)
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 

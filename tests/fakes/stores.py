@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +12,19 @@ from pydantic import JsonValue, SecretStr
 from model.errors import ConfigurationError
 from model.instance import RegistryTarget
 from registries.base import Credentials
-from registries.distribution import Distribution
+from registries.distribution import Distribution, Trust
 from registries.reference import Reference
 from tests.fakes.aws import PASSWORD as AWS_PASSWORD
 from tests.fakes.aws import REGION
-from tests.fakes.aws_images import aws_with_images
+from tests.fakes.aws_images import aws_with_images, locked
+from tests.fakes.azure import FakeAzure
+from tests.fakes.azure_acr import USER as ACR_USER
+from tests.fakes.azure_acr import acr_registry
 from tests.fakes.gcp_images import gcp_with_images
+from tests.services.certificates import Certificates
 from tests.services.registry import PASSWORD, USERNAME, TestRegistry, token_registry
 
-KINDS = ("docker_hub", "ecr", "gar", "ghcr", "oci")
+KINDS = ("acr", "docker_hub", "ecr", "gar", "ghcr", "oci")
 SECRETS = {"env:REGISTRY_PASSWORD": PASSWORD}
 
 
@@ -40,6 +44,17 @@ class Store:
     """Who may look."""
     environ: dict[str, str] = field(default_factory=dict)
     """What its SDK finds in the environment."""
+    front: str = ""
+    """Host and port that clients speak to, if that is not where the images are."""
+    tls: Certificates | None = None
+    """What the front speaks TLS with."""
+    lock: Callable[[], AbstractContextManager[str]] | None = None
+    """For a registry without accounts of ours: in this block it refuses everybody. Yields whom."""
+
+    @property
+    def host(self) -> str:
+        """What clients speak to."""
+        return self.front or self.images.host
 
     def target(self, name: str, host: str = "") -> RegistryTarget:
         """A repository here.
@@ -58,7 +73,8 @@ class Store:
         user, password = self.who
         credentials = Credentials(user, SecretStr(password))
         place = Reference.parse(f"{self.images.host}/{self.path}{name}")
-        return Distribution(place, lambda: credentials)
+        trust = Trust(ca=self.tls.ca if self.tls else None)
+        return Distribution(place, lambda: credentials, trust)
 
     def digest(self, name: str, version: str) -> str | None:
         """What that says of a tag or digest."""
@@ -81,7 +97,10 @@ def every_store(folder: Path) -> Iterator[dict[str, Store]]:
         token_registry(folder / "tokens") as images,
         aws_with_images(folder / "ecr") as (aws, ecr),
         gcp_with_images(folder / "gar") as (cloud, gar),
+        FakeAzure(folder / "tls") as azure,
+        acr_registry(folder / "acr", azure.certificates) as acr,
     ):
+        assert acr.images is not None
         assert gar.tokens is not None
         gar.tokens.users[USERNAME] = PASSWORD
         account: dict[str, JsonValue] = {
@@ -99,10 +118,28 @@ def every_store(folder: Path) -> Iterator[dict[str, Store]]:
         keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         file = {"GOOGLE_APPLICATION_CREDENTIALS": str(cloud.web.account_file(folder))}
         pkg = "europe-west1-docker.pkg.dev/acme/helix/"
+        private: dict[str, JsonValue] = {"registry_host": acr.host}
         yield {
+            "acr": Store(
+                "acr",
+                acr.images,
+                private,
+                f"{acr.login_server}/",
+                who=(ACR_USER, acr.issue("the tests")),
+                environ=azure.env,
+                front=acr.host,
+                tls=azure.certificates,
+            ),
             "oci": Store("oci", images, account, f"{images.host}/team/", "team/"),
             "ghcr": Store("ghcr", images, elsewhere, "ghcr.io/acme/", "acme/"),
             "docker_hub": Store("docker_hub", images, elsewhere, "hub/", "hub/"),
-            "ecr": Store("ecr", ecr, amazon, who=("AWS", AWS_PASSWORD), environ=keys),
+            "ecr": Store(
+                "ecr",
+                ecr,
+                amazon,
+                who=("AWS", AWS_PASSWORD),
+                environ=keys,
+                lock=lambda: locked(folder / "ecr"),
+            ),
             "gar": Store("gar", gar, google, pkg, "acme/helix/", environ=file),
         }

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import http.client
 import random
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
+
+from tests.services.certificates import Certificates, over_tls
 
 Kind = Literal["reset", "lost", "503", "429"]
 KINDS: tuple[Kind, ...] = ("reset", "lost", "503", "429")
@@ -34,6 +37,8 @@ class FaultyLine:
     rate: float
     """The part of all requests that fails."""
     random: random.Random
+    tls: Certificates | None = None
+    """What both it and the server speak TLS with; None: plain HTTP."""
     port: int = 0
     injected: list[str] = field(default_factory=list)
     """What went wrong so far: «lost POST /v1/apps»."""
@@ -47,7 +52,14 @@ class FaultyLine:
     @property
     def url(self) -> str:
         """The same, with the scheme."""
-        return f"http://{self.host}"
+        return f"{'https' if self.tls else 'http'}://{self.host}"
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection to the server."""
+        if self.tls is None:
+            return http.client.HTTPConnection(self.server, timeout=30)
+        trust = ssl.create_default_context(cafile=str(self.tls.ca))
+        return http.client.HTTPSConnection(self.server, timeout=30, context=trust)
 
     def fault(self, request: str) -> Kind | None:
         """What happens to this request."""
@@ -85,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _pass
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        to = http.client.HTTPConnection(self.line.server, timeout=30)
+        to = self.line.connect()
         try:
             passed = {
                 name: value for name, value in self.headers.items() if name.lower() not in _ONE_HOP
@@ -115,17 +127,22 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def faulty(server: str, rate: float, seed: int) -> Iterator[FaultyLine]:
+def faulty(
+    server: str, rate: float, seed: int, tls: Certificates | None = None
+) -> Iterator[FaultyLine]:
     """A proxy for the length of the block.
 
     Args:
-        server: host and port of what it stands before, plain HTTP.
+        server: host and port of what it stands before.
         rate: the part of all requests that fails, from 0 to 1.
+        tls: the server's certificates, if it speaks TLS.
     """
-    line = FaultyLine(server.removeprefix("http://"), rate, random.Random(seed))
+    line = FaultyLine(server.removeprefix("http://"), rate, random.Random(seed), tls)
     listener = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"line": line}))
     listener.daemon_threads = True
     line.port = listener.server_port
+    if tls is not None:
+        over_tls(listener, tls)
     threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield line
