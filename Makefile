@@ -34,10 +34,13 @@ format: env  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: env  ## compile requirements.lock from pyproject.toml anew
+image:  ## build the worker's image
+	@$(SETUP) image
+
+lock: env  ## compile the locks from pyproject.toml anew
 	@$(SETUP) lock
 
 bench: tools  ## measure, and write docs/performance.md
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-.PHONY: help env tools demo demo-down test lint format lock bench
+.PHONY: help env tools demo demo-down test lint format image lock bench

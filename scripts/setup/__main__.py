@@ -18,6 +18,7 @@ from scripts.setup import (
     supply_chain,
     temporal,
     test_server,
+    worker_image,
 )
 from scripts.setup.shell import SetupFailed, fail
 
@@ -38,6 +39,7 @@ PIECES: dict[str, Callable[[], None]] = {
     "supply-chain": supply_chain.ensure,
     "kubernetes": kubernetes.ensure,
     "stack": stack.ensure,
+    "image": worker_image.ensure,
     "lock": environment.lock,
 }
 GROUPS = {

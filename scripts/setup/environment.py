@@ -11,6 +11,8 @@ from pathlib import Path
 from scripts.setup.shell import ROOT, VENV, SetupFailed, run, say
 
 LOCK = ROOT / "requirements.lock"
+WORKER_LOCK = ROOT / "requirements-worker.lock"
+"""The part of it that the worker's image holds."""
 STAMP = VENV / ".made-from"
 PYTHON = VENV / "bin" / "python"
 NEEDS = (3, 11)
@@ -68,14 +70,20 @@ def pinned(package: str) -> str:
 
 
 def lock() -> None:
-    """Write `requirements.lock` anew: every extra and the development group, for every platform."""
+    """Write both locks anew, for every platform: all extras with the development group, and of
+    these what the worker's image holds."""
+    _compile(LOCK, "--all-extras", "--group", "dev")
+    _compile(WORKER_LOCK, "--extra", "worker", "--group", "build", "--constraint", LOCK.name)
+
+
+def _compile(goal: Path, *what: str) -> None:
     run(
         [
-            *_uv(), "pip", "compile", "pyproject.toml", "--all-extras", "--group", "dev",
+            *_uv(), "pip", "compile", "pyproject.toml", *what,
             "--universal", "--generate-hashes", "--python-version", "3.11", "--no-emit-index-url",
-            "--custom-compile-command", "make lock", "--quiet", "--output-file", LOCK.name,
+            "--custom-compile-command", "make lock", "--quiet", "--output-file", goal.name,
         ],
         mend="mend the dependencies in pyproject.toml",
         cwd=ROOT,
     )  # fmt: skip
-    say("lock", f"wrote {LOCK.name}: {LOCK.read_text().count('==')} packages")
+    say("lock", f"wrote {goal.name}: {goal.read_text().count('==')} packages")

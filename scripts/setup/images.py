@@ -23,11 +23,15 @@ PULL_SECONDS = 120
 """A network that is there and slow; one that is not there refuses within a second or two."""
 LABEL = "helix.stand-in"
 
-PYTHON_LEFT_OUT = {
-    "__pycache__", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter",
-    "turtledemo", "unittest", "venv",
-}  # fmt: skip
-"""Parts of the standard library that no service of ours needs; the cache is made anew."""
+LEFT_OUT = frozenset(
+    {
+        "__pycache__", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test",
+        "tkinter", "turtledemo", "unittest", "venv",
+    }
+)  # fmt: skip
+"""Parts of the standard library that no service of ours needs; what is compiled is made anew."""
+BUILD_BASE = "python:3.11-slim-bookworm"
+"""What the worker's image is built from. Debian 12's own Python is of this version as well."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,12 @@ class StandIn:
     programs: tuple[str, ...]
     python: bool = False
     """With the standard library."""
+    left_out: frozenset[str] = LEFT_OUT
+    """Of the standard library."""
+    parts: tuple[str, ...] = ()
+    """What else must be installed on this machine."""
+    libraries: tuple[str, ...] = ()
+    """That programs put in later are linked with."""
     changes: tuple[str, ...] = ()
     """Lines of a Dockerfile."""
     folders: tuple[str, ...] = ()
@@ -71,6 +81,23 @@ IMAGES = {
         paths={"docker-registry": "/bin/registry"},
     ),
     "python:3-slim": StandIn(("busybox", "python3"), python=True, changes=('CMD ["python3"]',)),
+    BUILD_BASE: StandIn(
+        ("busybox", "python3"),
+        python=True,
+        left_out=LEFT_OUT - {"distutils", "ensurepip", "lib2to3", "unittest", "venv"},
+        parts=("venv",),
+        libraries=(
+            "libdl.so.2",
+            "libgcc_s.so.1",
+            "libpthread.so.0",
+            "libresolv.so.2",
+            "librt.so.1",
+            "libstdc++.so.6",
+            "libutil.so.1",
+        ),
+        files={"/usr/share/python-wheels": Path("/usr/share/python-wheels")},
+        changes=('CMD ["python3"]',),
+    ),
     "redis:7-bookworm": StandIn(
         ("busybox", "python3", "redis-server"), python=True, changes=('CMD ["redis-server"]',)
     ),
@@ -120,7 +147,8 @@ def make(name: str, image: StandIn) -> None:
     """
     mend = f"let the engine pull {name}, or run this on Debian as root"
     try:
-        packages.ensure(*(one for one in image.programs if one in packages.PACKAGES))
+        known = (one for one in image.programs if one in packages.PACKAGES)
+        packages.ensure(*known, *image.parts)
         found = {one: _find(one) for one in image.programs}
     except SetupFailed as error:
         raise SetupFailed(f"{name} cannot be pulled; {error.what}", mend) from None
@@ -134,10 +162,11 @@ def make(name: str, image: StandIn) -> None:
             text = "".join(line.format(user, number) for user, number in users.items())
             Path(root, "etc", file).write_text(text)
         _put_programs(root, found, image.paths)
+        _put_libraries(root, image.libraries)
         for place, source in image.files.items():
             _put_files(root, source, place)
         if image.python:
-            _put_python(root)
+            _put_python(root, image.left_out)
         archive = Path(folder, "image.tar")
         with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
             tar.add(root, arcname=".", filter=functools.partial(_owned, image.owners))
@@ -166,6 +195,13 @@ def _put_programs(root: Path, found: Mapping[str, Path], paths: Mapping[str, str
         if name == "busybox":
             for applet in run([source, "--list"], mend="").split():
                 (root / "bin" / applet).symlink_to("/usr/bin/busybox")
+
+
+def _put_libraries(root: Path, names: Iterable[str]) -> None:
+    lines = run(["ldconfig", "-p"], mend="").splitlines()
+    where = {line.split()[0]: line.split()[-1] for line in reversed(lines)}  # the first one counts
+    for name in names:
+        _copy(Path(where[name]), root)
 
 
 def _put_files(root: Path, source: Path, place: str) -> None:
@@ -197,13 +233,13 @@ def _libraries(binary: Path) -> Iterable[str]:
     return [word for word in words if word.startswith("/")]
 
 
-def _put_python(root: Path) -> None:
+def _put_python(root: Path, left_out: frozenset[str]) -> None:
     """The standard library, where Debian's interpreter looks for it, already compiled."""
     ask = "import sysconfig; print(sysconfig.get_path('stdlib'))"
     library = Path(run(["/usr/bin/python3", "-I", "-c", ask], mend="").strip())
     for file in sorted(library.rglob("*")):
         parts = file.relative_to(library).parts
-        if not file.is_file() or PYTHON_LEFT_OUT.intersection(parts) or "config-" in str(file):
+        if not file.is_file() or left_out.intersection(parts) or "config-" in str(file):
             continue
         _copy(file, root)
     goal = root / str(library).lstrip("/")

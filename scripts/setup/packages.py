@@ -32,6 +32,7 @@ PACKAGES = {
     "java": "default-jre-headless",
     "mvn": "maven",
     "python3": "python3-minimal",
+    "venv": "python3-venv",
 }
 """A program that we need -> the package that brings it."""
 
@@ -39,10 +40,17 @@ NO_SERVICES = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1", "SYSTEMD_OF
 """We want the programs only: neither init system may start what a package brings."""
 
 
+OFF_THE_PATH = {
+    **{name: f"postgresql/*/bin/{name}" for name in POSTGRES},
+    "venv": "python3*/ensurepip",
+}
+"""What no PATH leads to -> where it is in /usr/lib."""
+
+
 def find(name: str) -> str | None:
-    """The path of a program."""
-    if name in POSTGRES:
-        return next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
+    """The path of a program, or of what else is in the table."""
+    if pattern := OFF_THE_PATH.get(name):
+        return next(map(str, sorted(Path("/usr/lib").glob(pattern))), None)
     return shutil.which(name)
 
 

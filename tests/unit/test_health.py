@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.testing import ActivityEnvironment
 
 from model.errors import ConfigurationError
-from worker import logs
+from worker import logs, ready
 from worker.health import HealthServer
 from worker.settings import Settings
 
@@ -44,6 +44,28 @@ async def test_it_lives_and_is_ready_until_it_is_told_to_stop(tmp_path: Path) ->
             assert (await client.get("/readyz")).status_code == 503
             assert (await client.get("/healthz")).status_code == 200
     assert not places(tmp_path)
+
+
+async def test_a_containers_health_check_follows_the_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HELIX_STATE_DIR", str(tmp_path))
+
+    async def asked() -> tuple[int, str]:
+        code = await asyncio.to_thread(ready.main)
+        return code, capsys.readouterr().err
+
+    stop = asyncio.Event()
+    (tmp_path / "health-1.json").write_text('{"host": "127.0.0.1", "port": 1}')  # was killed
+    with HealthServer(settings(tmp_path, health_address="0.0.0.0:0"), stop):
+        assert await asked() == (0, "")
+        stop.set()
+        code, text = await asked()
+        assert code == 1
+        assert "stopping" in text
+    code, text = await asked()
+    assert code == 1
+    assert "health-1.json: " in text
 
 
 async def test_a_stuck_event_loop_is_not_healthy(

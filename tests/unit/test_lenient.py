@@ -20,6 +20,12 @@ PINNED = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file alone: what else is in the folder plays a part."""
+    monkeypatch.chdir(tmp_path)
+
+
 def problems_of(raw: bytes) -> list[Problem]:
     """Everything that is said of a file, syntax errors included."""
     try:

@@ -19,15 +19,17 @@ from scripts.setup import environment, kubernetes, packages, shell
 from scripts.setup.shell import ROOT, SetupFailed
 
 LOCK = environment.LOCK.read_text()
+WORKER_LOCK = environment.WORKER_LOCK.read_text()
 PINS = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", LOCK, re.MULTILINE))
 
 
 def wanted() -> list[Requirement]:
-    """All that pyproject.toml asks for."""
+    """All that pyproject.toml asks for of others."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    lists = [project["project"]["dependencies"], project["dependency-groups"]["dev"]]
+    lists = [project["project"]["dependencies"], *project["dependency-groups"].values()]
     lists += project["project"]["optional-dependencies"].values()
-    return [Requirement(text) for texts in lists for text in texts]
+    found = [Requirement(one) for several in lists for one in several if isinstance(one, str)]
+    return [one for one in found if one.name != project["project"]["name"]]
 
 
 @pytest.mark.parametrize("requirement", wanted(), ids=str)
@@ -42,8 +44,18 @@ def test_every_package_in_the_lock_has_a_hash() -> None:
 
 
 def test_the_lock_names_no_address() -> None:
-    assert "://" not in LOCK
-    assert "--index" not in LOCK
+    for text in (LOCK, WORKER_LOCK):
+        assert "://" not in text
+        assert "--index" not in text
+
+
+def test_the_workers_image_holds_what_the_tests_ran_with() -> None:
+    everything, worker = (
+        dict(re.findall(r"^([a-z0-9._-]+==[^\\]+)((?:\\\n +--hash=\S+ ?)+)", text, re.MULTILINE))
+        for text in (LOCK, WORKER_LOCK)
+    )
+    assert worker.items() <= everything.items()
+    assert len(everything) > len(worker) > 100
 
 
 def test_the_pin_of_a_package_is_its_own_lines_only() -> None:
