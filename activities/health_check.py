@@ -150,13 +150,19 @@ def http_probe(check: HealthCheck, endpoint: Endpoint) -> Probe:
     """A probe by an HTTP GET."""
     import httpx
 
+    from providers.http import authorities
+
     url = endpoint.url.rstrip("/") + check.path
     pattern = re.compile(check.body) if check.body else None
 
     def probe() -> str:
         try:
             answer = httpx.get(
-                url, headers=endpoint.headers, timeout=check.timeout, follow_redirects=False
+                url,
+                headers=endpoint.headers,
+                timeout=check.timeout,
+                follow_redirects=False,
+                verify=authorities(),
             )
         except httpx.HTTPError as error:
             return f"GET {check.path}: {type(error).__name__}: {error}"

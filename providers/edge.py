@@ -31,13 +31,12 @@ import re
 import tarfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
 import docker
 from docker.errors import APIError, ImageNotFound
-from docker.errors import NotFound as Missing
 from docker.models.containers import Container
 
 from model import names
@@ -163,6 +162,7 @@ class Edge:
         self._network = network
         base = names.docker_name(instance.project, instance.name)
         self._name = f"{base}_edge_{spec.digest}"
+        self._known: tuple[str, _Disk] | None = None
 
     @property
     def _boxes(self) -> Boxes:
@@ -182,7 +182,7 @@ class Edge:
     def route(self) -> Route | None:
         """Where it sends requests now; None if nowhere yet."""
         box = self.box
-        return _newest(box.container)[0] if box else None
+        return self._files(box.container).route if box else None
 
     def free_slot(self) -> str:
         """The slot for the next release: not the one that requests go to."""
@@ -202,12 +202,15 @@ class Edge:
         """
         container = self._create(deployment)
         text = self._caddyfile()
-        changed = _read(container, "Caddyfile").get("Caddyfile", (0, ""))[1] != text
+        found = self._files(container)
+        changed = found.caddyfile != text
         if changed:
             container.put_archive(FOLDER, _archive({"Caddyfile": text, "live/": ""}))
-        now, modified = _newest(container)
-        if now != route:
-            container.put_archive(f"{FOLDER}/live", _archive({route.file: ""}, modified + 1))
+        if found.route != route:
+            modified = found.modified + 1
+            container.put_archive(f"{FOLDER}/live", _archive({route.file: ""}, modified))
+            found = replace(found, route=route, modified=modified)
+        self._known = str(container.id), replace(found, caddyfile=text)
         if Box(container).status != "running":
             container.start()
             changed = True
@@ -242,6 +245,12 @@ class Edge:
             hold=instance.stop_grace + check.deadline + HOLD_MARGIN,
             patience=PATIENCE_SECONDS,
         )
+
+    def _files(self, container: Container) -> _Disk:
+        """What its files say. Read once: that takes the engine longer than most other calls."""
+        if self._known is None or self._known[0] != container.id:
+            self._known = str(container.id), _disk(container)
+        return self._known[1]
 
     def _create(self, deployment: str) -> Container:
         container = self._ours(self.box)
@@ -363,28 +372,26 @@ def _archive(files: Mapping[str, str], modified: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def _read(container: Container, path: str) -> dict[str, tuple[int, str]]:
-    """The files of a folder, or one file: name -> time of modification and text."""
-    try:
-        chunks, _stat = container.get_archive(f"{FOLDER}/{path}")
-        content = b"".join(chunks)
-    except Missing:
-        return {}
-    found = {}
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+@dataclass(frozen=True)
+class _Disk:
+    """What the files of an edge say."""
+
+    caddyfile: str
+    route: Route | None
+    """The one that the youngest file names."""
+    modified: int
+    """When that was written."""
+
+
+def _disk(container: Container) -> _Disk:
+    """All of it in one call."""
+    chunks, _stat = container.get_archive(FOLDER)
+    caddyfile, route, modified = "", None, 0
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
         for member in archive:
-            if file := archive.extractfile(member):
-                name = member.name.rpartition("/")[2]
-                found[name] = (int(member.mtime), file.read().decode())
-    return found
-
-
-def _newest(container: Container) -> tuple[Route | None, int]:
-    """The route that the youngest file names, and its time of modification."""
-    routes = [
-        (modified, route)
-        for name, (modified, _text) in _read(container, "live").items()
-        if (route := Route.parse(name))
-    ]
-    modified, route = max(routes, key=lambda each: each[0], default=(0, None))
-    return route, modified
+            _folder, _, name = member.name.rpartition("/")
+            if name == "Caddyfile" and (file := archive.extractfile(member)):
+                caddyfile = file.read().decode()
+            elif (named := Route.parse(name)) and member.mtime > modified:
+                route, modified = named, int(member.mtime)
+    return _Disk(caddyfile, route, modified)

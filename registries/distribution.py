@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -390,24 +391,30 @@ def tls_context(host: str, trust: Trust) -> ssl.SSLContext:
     Raises:
         ConfigurationError: `ca` cannot be read, or `insecure` is set for another machine.
     """
+    if trust.insecure and not is_loopback(host):
+        raise ConfigurationError(
+            f"`insecure` is set for the registry {host}, which is not loopback",
+            hint="remove it, and set `ca` if the registry has a private authority",
+        )
+    engines = sorted((ENGINE_CERTIFICATES / host).glob("*.crt"))
+    try:
+        files = [file for file in (trust.ca, *engines) if file is not None]
+        return _context(trust.insecure, tuple((file, file.stat().st_mtime_ns) for file in files))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"cannot read the registry's `ca` {trust.ca}: {error.strerror or 'no certificate'}",
+            hint="set it to a PEM file on the worker's machine",
+        ) from None
+
+
+@lru_cache(maxsize=32)
+def _context(insecure: bool, files: tuple[tuple[Path, int], ...]) -> ssl.SSLContext:
+    """Made once for the same files in the same state: it takes longer than a call."""
     context = ssl.create_default_context()
-    if trust.insecure:
-        if not is_loopback(host):
-            raise ConfigurationError(
-                f"`insecure` is set for the registry {host}, which is not loopback",
-                hint="remove it, and set `ca` if the registry has a private authority",
-            )
+    if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if trust.ca is not None:
-        try:
-            context.load_verify_locations(trust.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(
-                f"cannot read the registry's `ca` {trust.ca}: {error.strerror or 'no certificate'}",
-                hint="set it to a PEM file on the worker's machine",
-            ) from None
-    for file in sorted((ENGINE_CERTIFICATES / host).glob("*.crt")):
+    for file, _modified in files:
         context.load_verify_locations(file)
     return context
 
