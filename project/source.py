@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from model.artifact import Source
@@ -446,31 +446,45 @@ def _unpack(archive: Path, into: Path, source: Source) -> bool:
         _extract(archive, into)
         found = _walk(into, Ignore(()), frozenset())
         return _digest(into, found, _Memory(into)) == source.digest
-    except tarfile.FilterError as error:
+    except _Unsafe as error:
         raise ConfigurationError(f"the source {source.url} is not safe: {error}") from None
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError):
         return False
 
 
+class _Unsafe(Exception):
+    """An archive that would write outside of its folder, or more than files, folders and links."""
+
+
+def _check(member: tarfile.TarInfo) -> None:
+    """Its name must stay inside. What a symbolic link points to is never followed here."""
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise _Unsafe(f"«{member.name}» is outside of it")
+    if not (member.isreg() or member.isdir() or member.issym()):
+        raise _Unsafe(f"«{member.name}» is no file, folder or symbolic link")
+
+
 def _extract(archive: Path, into: Path) -> None:
-    """Unpack with the archive's modes; links last, so that nothing is written through one."""
+    """Unpack with the archive's modes; links last, so that nothing is written through one.
+
+    Python 3.11 has tarfile's own filters from 3.11.4 on, and Debian 12 has an earlier one.
+    """
     folders: list[tarfile.TarInfo] = []
     links: list[tarfile.TarInfo] = []
     with tarfile.open(archive, "r:gz", errors="surrogateescape") as tar:
+        tar.extraction_filter = lambda member, _: member  # it is checked here
         for member in tar:
+            _check(member)
             if member.issym():
-                # Its name must stay inside; what it points to is never followed here.
                 links.append(member)
-                member = member.replace(linkname=".", deep=False)
-            checked = tarfile.data_filter(member, str(into))
-            if member.issym():
                 continue
-            tar.extract(checked, into, filter="fully_trusted", set_attrs=False)
+            tar.extract(member, into, set_attrs=False)
             if member.isdir():
                 folders.append(member)
             else:
-                os.chmod(into / checked.name, member.mode)
+                os.chmod(into / member.name, member.mode)
         for link in links:
-            tar.extract(link, into, filter="fully_trusted", set_attrs=False)
+            tar.extract(link, into, set_attrs=False)
     for folder in reversed(folders):  # a folder may be read-only: its content comes first
         os.chmod(into / folder.name, folder.mode)
