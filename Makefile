@@ -21,6 +21,9 @@ demo: env  ## deploy an example, release it again under load, and see a bad rele
 demo-down:  ## stop what the demo started and remove what it made
 	@$(BIN)/python -m scripts.demo down
 
+stack-secrets: env  ## make what docker-compose.yml needs: secrets and settings, in .stack and .env
+	@$(BIN)/python -m scripts.stack
+
 test: tools  ## run every test; ARGS are for pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -43,4 +46,4 @@ lock: env  ## compile the locks from pyproject.toml anew
 bench: tools  ## measure, and write docs/performance.md
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-.PHONY: help env tools demo demo-down test lint format image lock bench
+.PHONY: help env tools demo demo-down stack-secrets test lint format image lock bench

@@ -145,6 +145,8 @@ async def run_worker(client: Client, settings: Settings, stop: asyncio.Event) ->
             "max_heartbeat_throttle_interval": throttle,
             "default_heartbeat_throttle_interval": throttle,
             "deployment_config": versioning(settings),
+            # The SDK's own form, with the name that is unique even among containers of one machine.
+            "identity": f"{os.getpid()}@{settings.worker_name}",
         }
         workers = [
             Worker(
