@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
-from scripts.setup.shell import BIN, SetupFailed, run, say
+from scripts.setup.golang import compile_program
+from scripts.setup.shell import BIN, SetupFailed, say
 
 MODULE = "github.com/docker/buildx/cmd/buildx@v0.38.2"
 
 
 def ensure() -> None:
     """Have buildx, as a plugin of the docker CLI or among our tools. Say so where it cannot be."""
+    goal = BIN / "buildx"
     if subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode == 0:
         say("buildx", "found the docker CLI's plugin")
-    elif (BIN / "buildx").exists():
-        say("buildx", f"found {BIN / 'buildx'}")
-    elif shutil.which("go") is None:
-        say("buildx", "not here, and no Go to compile it: its tests are skipped")
+    elif goal.exists():
+        say("buildx", f"found {goal}")
     else:
-        BIN.mkdir(parents=True, exist_ok=True)
-        say("buildx", f"go install {MODULE}: about 3 minutes on two cores, once …")
-        mend = "install docker's buildx plugin, or Go 1.25 or newer, then run it again"
         try:
-            run(["go", "install", MODULE], mend=mend, timeout=1800, env={"GOBIN": str(BIN)})
+            compile_program(goal, MODULE, piece="buildx", takes="about 3 minutes")
         except SetupFailed as error:
             say("buildx", f"not made, its tests are skipped: {error.what}")

@@ -7,17 +7,14 @@ store goes to etcd, which is a Debian package. There is no kubelet: the tests br
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 from scripts.setup import packages
-from scripts.setup.shell import CACHE, SetupFailed, run, say
+from scripts.setup.golang import compile_program
+from scripts.setup.shell import CACHE, SetupFailed, say
 
 SOURCE = Path(__file__).parent / "control_plane"
-BUILD_SECONDS = 3600
-"""It takes 8 minutes on two idle cores."""
 
 
 def version() -> str:
@@ -39,28 +36,20 @@ def ensure() -> None:
         packages.ensure("etcd")
         if made.exists():
             say("kubernetes", f"found {made}")
-        elif shutil.which("go") is None:
-            say("kubernetes", "not here, and no Go to compile it: its tests are skipped")
         else:
-            say("kubernetes", f"compiling {version()}: about 8 minutes on two cores, once …")
             _compile(made)
-            say("kubernetes", f"made {made}")
     except SetupFailed as error:
         say("kubernetes", f"not made, its tests are skipped: {error.what}")
 
 
 def _compile(goal: Path) -> None:
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    new = goal.with_suffix(f".{os.getpid()}")
-    name = "k8s.io/component-base/version"
     major, minor, _ = version().split(".", 2)
     about = {"gitVersion": f"v{version()}", "gitMajor": major, "gitMinor": minor}
-    flags = " ".join(["-s -w", *(f"-X {name}.{key}={value}" for key, value in about.items())])
-    run(
-        ["go", "build", "-trimpath", "-ldflags", flags, "-o", new, "."],
-        mend="install Go as new as control_plane/go.mod says, then run it again",
-        timeout=BUILD_SECONDS,
-        env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
-        cwd=SOURCE,
+    compile_program(
+        goal,
+        ".",
+        piece="kubernetes",
+        takes="about 8 minutes",
+        folder=SOURCE,
+        stamps={f"k8s.io/component-base/version.{key}": value for key, value in about.items()},
     )
-    new.replace(goal)

@@ -6,13 +6,13 @@ compiled here: Temporal's server and UI, and a small program in the place of Gra
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from scripts.setup import images, packages
+from scripts.setup.golang import compile_program
 from scripts.setup.images import StandIn
 from scripts.setup.shell import BIN, CACHE, SetupFailed, run, say
 
@@ -81,29 +81,16 @@ def _ensure_compose() -> None:
         _compile(HERE / "compose", COMPOSE, "about 2 minutes")
 
 
-def _compile(module: Path, programs: Mapping[str, str], time: str) -> None:
+def _compile(module: Path, programs: Mapping[str, str], takes: str) -> None:
     """Those programs of a Go module that are not among our tools yet."""
-    missing = {name: package for name, package in programs.items() if not (BIN / name).exists()}
-    if not missing:
-        return
-    if shutil.which("go") is None:
-        raise SetupFailed(f"there is no Go to compile {', '.join(missing)}", MEND)
-    say("stack", f"compiling {', '.join(missing)}: {time} on two cores, once …")
-    BIN.mkdir(parents=True, exist_ok=True)
-    flags = ["-trimpath", "-ldflags=-s -w"]
-    for name, package in missing.items():
-        run(
-            ["nice", "-n", "10", "go", "build", *flags, "-o", BIN / name, package],
-            mend=MEND,
-            timeout=1800,
-            env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
-            cwd=module,
-        )
+    for name, package in programs.items():
+        if not (BIN / name).exists():
+            compile_program(BIN / name, package, piece="stack", takes=takes, folder=module)
 
 
 def _compile_programs() -> None:
     module = HERE / "stack_programs"
-    _compile(module, PROGRAMS, "about 3 minutes")
+    _compile(module, PROGRAMS, "less than a minute")
     if not UI_CONFIG.exists():
         asked = ["go", "list", "-m", "-f", "{{.Dir}}", UI_MODULE]
         folder = run(asked, mend=MEND, env={"GOFLAGS": "-mod=readonly"}, cwd=module).strip()

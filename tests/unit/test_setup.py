@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from packaging.requirements import Requirement
 from scripts import closing_line
 from scripts.demo.load import Load
 from scripts.setup import environment, kubernetes, packages, shell
+from scripts.setup.golang import compile_program
 from scripts.setup.shell import ROOT, SetupFailed
 
 LOCK = environment.LOCK.read_text()
@@ -92,6 +94,39 @@ def test_a_missing_program_names_its_package(
         packages.ensure("caddy", "docker")
     assert failure.value.what == "not installed: caddy, docker"
     assert failure.value.mend.endswith("apt-get install caddy docker.io")
+
+
+def compiled(goal: Path, text: str) -> None:
+    """A program of one file."""
+    folder = goal.parent.parent / "source"
+    folder.mkdir(exist_ok=True)
+    (folder / "go.mod").write_text("module example.test/hello\n\ngo 1.21\n")
+    (folder / "main.go").write_text(text)
+    compile_program(
+        goal, ".", piece="test", takes="a second", folder=folder, stamps={"main.word": "hello"}
+    )
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="no Go to compile with")
+def test_a_program_is_compiled_whole_or_not_at_all(tmp_path: Path) -> None:
+    goal = tmp_path / "bin" / "hello"
+    good = "package main\n\nvar word string\n\nfunc main() { println(word) }\n"
+    compiled(goal, good)
+    assert subprocess.run([goal], capture_output=True, text=True).stderr == "hello\n"
+    before = goal.read_bytes()
+    with pytest.raises(SetupFailed, match="undefined: nonsense"):
+        compiled(goal, good.replace("println", "nonsense"))
+    assert goal.read_bytes() == before
+    assert list(goal.parent.iterdir()) == [goal]
+
+
+def test_without_a_compiler_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SetupFailed) as failure:
+        compile_program(tmp_path / "tool", "example.test/tool@v1", piece="test", takes="a second")
+    assert failure.value.mend.startswith("install tool, or Go")
 
 
 def test_an_unknown_piece_is_refused_and_the_known_ones_are_named() -> None:
