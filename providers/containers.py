@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import docker
@@ -39,24 +40,62 @@ if nobody had stopped it."""
 
 @dataclass(frozen=True)
 class Box:
-    """One container, as it was when it was looked at."""
+    """One container, as it was when it was looked at. A listing tells the fields; what it does not
+    tell is asked for when it is first needed, and is the engine's answer of that moment."""
 
     container: Container
+    name: str
+    """Without the leading slash."""
+    labels: Mapping[str, str]
+    status: str
+    """created, running, paused, restarting, removing, exited or dead."""
+    networks: Mapping[str, Mapping[str, Any]]
+    """Those it has joined, by name."""
+    ports: Set[int]
+    """The host's ports that it holds."""
+
+    @classmethod
+    def listed(cls, container: Container) -> Box:
+        """From a row of a listing."""
+        row = container.attrs
+        # A container that another one links to is listed with that one's name for it, too.
+        own = [name for name in row.get("Names") or () if name.count("/") == 1]
+        return cls(
+            container,
+            name=own[0].lstrip("/") if own else "",
+            labels=row.get("Labels") or {},
+            status=str(row["State"]),
+            networks=row["NetworkSettings"]["Networks"] or {},
+            ports={each["PublicPort"] for each in row.get("Ports") or () if "PublicPort" in each},
+        )
+
+    @classmethod
+    def inspected(cls, container: Container) -> Box:
+        """From all that the engine tells."""
+        held = container.attrs["NetworkSettings"]["Ports"] or {}
+        return cls(
+            container,
+            name=str(container.name),
+            labels=container.labels,
+            status=str(container.attrs["State"]["Status"]),
+            networks=container.attrs["NetworkSettings"]["Networks"] or {},
+            ports={int(each["HostPort"]) for found in held.values() for each in found or ()},
+        )
+
+    @cached_property
+    def details(self) -> Mapping[str, Any]:
+        """All that the engine tells; nothing if the container is gone meanwhile."""
+        if "Config" not in self.container.attrs:  # it is a row of a listing
+            try:
+                self.container.reload()
+            except Missing:
+                return {}
+        return dict(self.container.attrs)
 
     @property
     def id(self) -> str:
         """The engine's id."""
         return str(self.container.id)
-
-    @property
-    def name(self) -> str:
-        """Without the leading slash."""
-        return str(self.container.name)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """All of them."""
-        return dict(self.container.labels)
 
     @property
     def deployment(self) -> str:
@@ -74,16 +113,6 @@ class Box:
         return self.labels.get(names.LABEL_ROLE) == "edge"
 
     @property
-    def state(self) -> dict[str, Any]:
-        """The engine's `State`."""
-        return dict(self.container.attrs["State"])
-
-    @property
-    def status(self) -> str:
-        """created, running, paused, restarting, removing, exited or dead."""
-        return str(self.state["Status"])
-
-    @property
     def is_open(self) -> bool:
         """Whether its processes live, or may live again at any moment."""
         return self.status in ("running", "paused", "restarting")
@@ -91,8 +120,10 @@ class Box:
     @property
     def is_promoted(self) -> bool:
         """Whether it ever had the traffic. A container that we did not make always had."""
-        policy = self.container.attrs["HostConfig"]["RestartPolicy"]["Name"]
-        return not self.deployment or policy == PROMOTED_POLICY
+        if not self.deployment:
+            return True
+        host = self.details.get("HostConfig") or {}
+        return bool(host) and host["RestartPolicy"]["Name"] == PROMOTED_POLICY
 
     @property
     def port(self) -> int:
@@ -111,7 +142,7 @@ class Box:
 
     def published(self) -> set[int]:
         """The host ports that were asked for by number."""
-        bindings = self.container.attrs["HostConfig"].get("PortBindings") or {}
+        bindings = (self.details.get("HostConfig") or {}).get("PortBindings") or {}
         return {
             int(binding["HostPort"])
             for each in bindings.values()
@@ -121,7 +152,7 @@ class Box:
 
     def host_port(self, port: int) -> int | None:
         """The host's port for a port of the container, now; None if it has none."""
-        ports = self.container.attrs["NetworkSettings"]["Ports"] or {}
+        ports = (self.details.get("NetworkSettings") or {}).get("Ports") or {}
         bindings = ports.get(f"{port}/tcp") or []
         # The engine-assigned one, on loopback, comes first: it is this container's own for sure.
         bindings.sort(key=lambda each: not str(each.get("HostIp", "")).startswith("127."))
@@ -129,13 +160,14 @@ class Box:
 
     def aliases(self, network: str) -> set[str] | None:
         """Its names on a network; None if it has not joined."""
-        joined = self.container.attrs["NetworkSettings"]["Networks"].get(network)
-        return None if joined is None else set(joined.get("Aliases") or ())
+        if network not in self.networks:
+            return None
+        joined = (self.details.get("NetworkSettings") or {}).get("Networks") or {}
+        return set((joined.get(network) or {}).get("Aliases") or ())
 
     def address(self, network: str) -> str:
         """Its IPv4 address on a network, now; empty if it has none."""
-        joined = self.container.attrs["NetworkSettings"]["Networks"].get(network) or {}
-        return str(joined.get("IPAddress") or "")
+        return str(self.networks.get(network, {}).get("IPAddress") or "")
 
     def revision(self) -> Revision:
         """What the pipeline keeps of it."""
@@ -148,70 +180,108 @@ class Box:
             detail={"container": self.id},
         )
 
+    def epitaph(self) -> str:
+        """How it ended."""
+        state = self.details.get("State")
+        if state is None:
+            return "is gone"
+        if self.status == "restarting":
+            return f"keeps exiting with code {state['ExitCode']}"
+        if state.get("OOMKilled"):
+            return "was killed: it used more memory than it may"
+        why = f": {state['Error']}" if state.get("Error") else ""
+        return f"exited with code {state['ExitCode']}{why}"
+
     def tail(self, lines: int = 20) -> str:
         """The last lines of its output."""
         return self.container.logs(tail=lines).decode(errors="replace").strip()
 
 
 class Boxes:
-    """The containers of one instance on one engine."""
+    """The containers of one instance on one engine, as they were at one moment.
 
-    def __init__(self, client: docker.DockerClient, instance: Instance) -> None:
-        self._client = client
+    One call reads them all. What an activity does to them it knows itself, so it need not read them
+    again; and where calls fail now and then, each one that is not made is one that cannot fail.
+    """
+
+    def __init__(self, instance: Instance, everyone: Sequence[Box]) -> None:
         self._instance = instance
-
-    def ours(self) -> list[Box]:
-        """All that carry the instance's label, edges included."""
-        label = f"{names.LABEL_INSTANCE}={self._instance.key}"
-        found = self._client.containers.list(
-            all=True, filters={"label": label}, ignore_removed=True
-        )
-        return [Box(one) for one in found]
-
-    def adopted(self) -> list[Box]:
-        """Those that HelixDB's own command made for this instance: known by their exact names."""
+        self.everyone = everyone
+        """All containers of the engine, whosever they are."""
+        owner = {box.id: box.labels.get(names.LABEL_INSTANCE) for box in everyone}
+        self._ours = [box for box in everyone if owner[box.id] == instance.key]
+        strangers = {box.name: box for box in everyone if owner[box.id] is None}
         spelled = {
-            docker_or_raw(self._instance.project, self._instance.name)
-            for docker_or_raw in (names.docker_name, names.base_name)
+            f"{base(instance.project, instance.name)}{end}"
+            for base in (names.docker_name, names.base_name)
+            for end in ("_app", "")
         }
-        found = (self.find(name + end) for name in sorted(spelled) for end in ("_app", ""))
-        return [box for box in found if box and names.LABEL_INSTANCE not in box.labels]
+        # Those that HelixDB's own command made for this instance: known by their exact names.
+        self._adopted = [strangers[name] for name in sorted(spelled) if name in strangers]
 
+    @classmethod
+    def read(cls, client: docker.DockerClient, instance: Instance) -> Boxes:
+        """As they are now."""
+        found = client.containers.list(all=True, sparse=True)
+        return cls(instance, [Box.listed(one) for one in found])
+
+    def without(self, gone: Iterable[Box]) -> Boxes:
+        """What is left when these are gone."""
+        ids = {box.id for box in gone}
+        return Boxes(self._instance, [box for box in self.everyone if box.id not in ids])
+
+    @property
+    def all(self) -> list[Box]:
+        """Every one of the instance's."""
+        return [*self._adopted, *self._ours]
+
+    @property
     def releases(self) -> list[Box]:
         """Every release, oldest first; an adopted container is the oldest."""
-        ours = [box for box in self.ours() if not box.is_edge]
-        return self.adopted() + sorted(ours, key=lambda box: box.release)
+        ours = [box for box in self._ours if not box.is_edge]
+        return self._adopted + sorted(ours, key=lambda box: box.release)
 
+    @property
     def edges(self) -> list[Box]:
         """Every edge."""
-        return [box for box in self.ours() if box.is_edge]
+        return [box for box in self._ours if box.is_edge]
 
     def current(self) -> Box | None:
         """What serves: the youngest release that was ever promoted, and runs unless none of them
         does. A rollback removes the release it undoes, so this is the whole truth, with an edge and
         without."""
-        promoted = [box for box in self.releases() if box.is_promoted]
-        return max(promoted, key=lambda box: (box.is_open, box.release), default=None)
+        likely = sorted(self.releases, key=lambda box: (box.is_open, box.release), reverse=True)
+        return next((box for box in likely if box.is_promoted), None)
 
     def of(self, deployment: str) -> list[Box]:
         """All that a deployment made, releases before edges."""
-        mine = [box for box in self.ours() if box.deployment == deployment]
+        mine = [box for box in self._ours if box.deployment == deployment]
         return sorted(mine, key=lambda box: box.is_edge)
 
     def find(self, name_or_id: str) -> Box | None:
-        """One container by name or id."""
-        try:
-            return Box(self._client.containers.get(name_or_id))
-        except Missing:
-            return None
+        """One of the instance's by name or id."""
+        return next((box for box in self.all if name_or_id in (box.id, box.name)), None)
 
-    def taken(self, name: str) -> Box | None:
-        """The container that holds a name we were just refused. It may be a moment before it can be
-        seen: another caller has reserved the name and is still creating it."""
-        end = time.monotonic() + 5
-        while (box := self.find(name)) is None and time.monotonic() < end:
-            time.sleep(0.05)
-        return box
+    def share(self, network: str) -> bool:
+        """Whether one that runs is in a network, so that it must be there."""
+        return any(box.is_open and network in box.networks for box in self._ours)
+
+
+def inspect(client: docker.DockerClient, name_or_id: str) -> Box | None:
+    """One container by name or id, whosever it is."""
+    try:
+        return Box.inspected(client.containers.get(name_or_id))
+    except Missing:
+        return None
+
+
+def holder_of(client: docker.DockerClient, name: str) -> Box | None:
+    """The container that holds a name we were just refused. It may be a moment before it can be
+    seen: another caller has reserved the name and is still creating it."""
+    end = time.monotonic() + 5
+    while (box := inspect(client, name)) is None and time.monotonic() < end:
+        time.sleep(0.05)
+    return box
 
 
 def exec_in(

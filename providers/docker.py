@@ -49,11 +49,13 @@ from providers.containers import (
     Box,
     Boxes,
     exec_in,
+    holder_of,
+    inspect,
 )
 from providers.docker_preflight import check_engine
 from providers.engine import Engine, EngineSettings, lines_of, translated
 from providers.images import Images
-from providers.traffic import Traffic, is_edge_of, spec_of
+from providers.traffic import Traffic, interruption, is_edge_of, spec_of
 from providers.volumes import Volumes
 
 
@@ -91,13 +93,12 @@ class DockerProvider(CloudProvider):
     def _client(self) -> docker.DockerClient:
         return self._engine.client
 
-    @property
-    def _boxes(self) -> Boxes:
-        return Boxes(self._client, self.instance)
+    def _look(self) -> Boxes:
+        return Boxes.read(self._client, self.instance)
 
-    @property
-    def _traffic(self) -> Traffic:
-        return Traffic(self._client, self.instance, self._stop, self.context.notes.append)
+    def _traffic(self, boxes: Boxes) -> Traffic:
+        note = self.context.notes.append
+        return Traffic(self._client, self.instance, boxes, self._stop, note)
 
     @property
     def _images(self) -> Images:
@@ -116,8 +117,7 @@ class DockerProvider(CloudProvider):
     @translated()
     def identity(self) -> Identity:
         """The engine's name: an engine knows no accounts."""
-        self._engine.check()
-        info = self._client.info()
+        info = self._engine.check()
         return Identity(where=self._engine.address.url, who=f"engine {info.get('Name', '')}")
 
     @translated()
@@ -128,25 +128,26 @@ class DockerProvider(CloudProvider):
         )
         self._volumes.check()
         if self.instance.publish is not None and not self._settings.edge:
-            self._traffic.note_interruption("no edge is configured")
+            self.context.notes.append(interruption("no edge is configured"))
 
     @translated()
     def current(self) -> Revision | None:
         """The youngest promoted release, or a container HelixDB's own command made."""
-        box = self._boxes.current()
+        box = self._look().current()
         return box.revision() if box else None
 
     @translated()
     def down(self) -> str:
         """See `CloudProvider.down`. An edge that does not run counts as well."""
-        box = self._boxes.current()
+        boxes = self._look()
+        box = boxes.current()
         if box is None:
             return ""
         if box.status != "running":
-            return "is paused" if box.status == "paused" else _epitaph(box)
-        edges = self._boxes.edges() if LABEL_EDGE in box.labels else []
+            return "is paused" if box.status == "paused" else box.epitaph()
+        edges = boxes.edges if LABEL_EDGE in box.labels else []
         if edges and not any(edge.is_open for edge in edges):
-            return f"the edge in front of it {_epitaph(edges[0])}"
+            return f"the edge in front of it {edges[0].epitaph()}"
         return ""
 
     # Start ----------------------------------------------------------------------------------------
@@ -155,23 +156,26 @@ class DockerProvider(CloudProvider):
     def start(self, release: Release, previous: Revision | None) -> str:
         """See `CloudProvider.start`. Without an edge a published port passes from one container to
         the next, which stops the previous one first and interrupts service."""
-        releases = self._boxes.releases()
-        self._fence(release, releases)
-        box = next((one for one in releases if one.deployment == release.deployment), None)
-        others = [one for one in releases if box is None or one.id != box.id]
-        self._remove(one for one in others if not one.is_promoted)  # left by failed deployments
-        others = [one for one in others if one.is_promoted]
-        if box is None and (same := self._unchanged(release)):
+        boxes = self._look()
+        self._fence(release, boxes.releases)
+        box = next((one for one in boxes.releases if one.deployment == release.deployment), None)
+        others = [one for one in boxes.releases if one is not box]
+        # What runs unpromoted was left by a failed deployment; of what does not, `prune` disposes.
+        left = [one for one in others if one.is_open and not one.is_promoted]
+        self._remove(left)
+        boxes, others = boxes.without(left), [one for one in others if one not in left]
+        if box is None and (same := self._unchanged(release, boxes)):
             self._run(same)
             return same.id
+        traffic = self._traffic(boxes)
         if box is None:
-            box = self._create(release)
+            box = self._create(release, traffic)
         if box.status == "running":
             return box.id
-        if self.instance.stop_first or self._traffic.passes_port(box, others, previous):
-            self._traffic.hold(box, others)
+        if self.instance.stop_first or traffic.passes_port(box, others, previous):
+            traffic.hold(box, others)
         else:
-            self._traffic.admit(box)
+            traffic.admit(box)
         self._run(box)
         return box.id
 
@@ -183,18 +187,18 @@ class DockerProvider(CloudProvider):
                     hint="a later deployment has taken over; see: helix status",
                 )
 
-    def _unchanged(self, release: Release) -> Box | None:
-        box = self._boxes.current()
+    def _unchanged(self, release: Release, boxes: Boxes) -> Box | None:
+        box = boxes.current()
         if box is None or not box.deployment or not release.artifact.identity:
             return None
         found = box.labels.get(names.LABEL_ARTIFACT), box.labels.get(names.LABEL_CONFIG)
         wanted = release.artifact.identity, release.instance.config_digest
         return box if found == wanted else None
 
-    def _create(self, release: Release) -> Box:
+    def _create(self, release: Release, traffic: Traffic) -> Box:
         """Create the container, not started; or find the one that another attempt created."""
         image = self._images.ensure(release)
-        edge = self._traffic.prepare(self._settings.edge, self._settings.address or "")
+        edge = traffic.prepare(self._settings.edge, self._settings.address or "")
         made = self._volumes.ensure(release.deployment)
         name = f"{self._base}_app_{names.short_id(release.deployment)}"
         labels = {
@@ -230,7 +234,7 @@ class DockerProvider(CloudProvider):
                 hint="push again",
             ) from None
         except APIError as error:
-            found = self._boxes.taken(name) if error.status_code == 409 else None
+            found = holder_of(self._client, name) if error.status_code == 409 else None
             if found is None:
                 raise
             if found.deployment != release.deployment:
@@ -239,7 +243,7 @@ class DockerProvider(CloudProvider):
                     hint=f"remove or rename it: docker rm {name}",
                 ) from None
             return found
-        return Box(container)
+        return Box.inspected(container)
 
     def _ports(self, *, alone: bool) -> dict[str, Any]:
         """What the container publishes: its ports on ones that the engine assigns, for the probes;
@@ -288,7 +292,7 @@ class DockerProvider(CloudProvider):
     @translated()
     def poll(self, handle: str) -> Rollout:
         """The container's state; one that exited has failed, however it ended."""
-        box = self._boxes.find(handle)
+        box = inspect(self._client, handle)
         if box is None:
             return Rollout(phase=Phase.FAILED, detail="its container is gone")
         match box.status:
@@ -297,15 +301,15 @@ class DockerProvider(CloudProvider):
             case "created" | "paused":
                 return Rollout(phase=Phase.STARTING, detail=box.status)
             case _:
-                return Rollout(phase=Phase.FAILED, detail=_epitaph(box), logs=box.tail())
+                return Rollout(phase=Phase.FAILED, detail=box.epitaph(), logs=box.tail())
 
     @translated()
     def endpoint(self, handle: str) -> Endpoint | None:
         """The container's own port, past the edge."""
-        box = self._boxes.find(handle)
+        box = inspect(self._client, handle)
         if box is None or not box.is_open:
             raise HealthCheckFailed(
-                f"the container {_epitaph(box) if box else 'is gone'}",
+                f"the container {box.epitaph() if box else 'is gone'}",
                 hint="mend it and push again",
                 evidence=box.tail() if box else "",
             )
@@ -325,18 +329,20 @@ class DockerProvider(CloudProvider):
     @translated()
     def promote(self, handle: str) -> Revision:
         """See `CloudProvider.promote`. Requests inside the previous release are answered first."""
-        box = self._boxes.find(handle)
+        boxes = self._look()
+        box = boxes.find(handle)
         if box is None or not box.is_open:
             raise HealthCheckFailed(
                 f"the release cannot take the traffic: its container "
-                f"{_epitaph(box) if box else 'is gone'}",
+                f"{box.epitaph() if box else 'is gone'}",
                 evidence=box.tail() if box else "",
             )
-        self._refuse_if_superseded(box, box.deployment)
-        self._traffic.give(box)
+        self._refuse_if_superseded(box, box.deployment, boxes)
+        traffic = self._traffic(boxes)
+        traffic.give(box)
         if box.deployment and not box.is_promoted:
             box.container.update(restart_policy=_policy(PROMOTED_POLICY))
-        self._traffic.end_others(box)
+        traffic.end_others(box)
         return box.revision()
 
     @translated()
@@ -345,25 +351,27 @@ class DockerProvider(CloudProvider):
         if previous is None:
             self._clear(deployment)
             return None
-        box = self._find_again(previous)
-        self._refuse_if_superseded(box, deployment)
+        boxes = self._look()
+        box = self._find_again(previous, boxes)
+        self._refuse_if_superseded(box, deployment, boxes)
         spec = spec_of(box)
-        self._remove(one for one in self._boxes.of(deployment) if not is_edge_of(one, spec))
-        self._traffic.give_back(box)
+        undone = [one for one in boxes.of(deployment) if not is_edge_of(one, spec)]
+        self._remove(undone)
+        self._traffic(boxes.without(undone)).give_back(box)
         self._run(box)
         return box.id
 
-    def _refuse_if_superseded(self, box: Box, deployment: str) -> None:
-        for one in self._boxes.releases():
-            later = one.is_open and one.is_promoted and one.release > box.release
-            if later and one.deployment != deployment:
+    def _refuse_if_superseded(self, box: Box, deployment: str, boxes: Boxes) -> None:
+        for one in boxes.releases:
+            later = one.is_open and one.release > box.release and one.deployment != deployment
+            if later and one.is_promoted:
                 raise Conflict(
                     f"release {one.release} has taken over since",
                     hint="nothing is to be done here; see: helix status",
                 )
 
-    def _find_again(self, previous: Revision) -> Box:
-        box = self._boxes.find(previous.detail.get("container", "") or previous.id)
+    def _find_again(self, previous: Revision, boxes: Boxes) -> Box:
+        box = boxes.find(previous.detail.get("container", "") or previous.id)
         if box is None:
             raise NothingToRestore(
                 f"the container {previous.id} of the previous release is gone",
@@ -374,14 +382,15 @@ class DockerProvider(CloudProvider):
     def _clear(self, deployment: str) -> None:
         """Leave nothing of a first deployment: containers, edge, network, and what it brought into
         being that is still empty."""
-        mine = [box for box in self._boxes.of(deployment) if not box.is_edge]
+        boxes = self._look()
+        mine = [box for box in boxes.of(deployment) if not box.is_edge]
         for box in mine:
             self._stop(box)
         empty = self._volumes.empty(mine)
         self._remove(mine)
-        if not self._boxes.releases():
-            self._remove(self._boxes.edges())
-            self._traffic.remove_network()
+        if not boxes.without(mine).releases:
+            self._remove(boxes.edges)
+            self._traffic(boxes).remove_network()
         self._volumes.remove(empty)
 
     # For people -----------------------------------------------------------------------------------
@@ -406,7 +415,8 @@ class DockerProvider(CloudProvider):
             NotFound: nothing runs.
         """
         with translated():
-            box = self._boxes.current() or next(iter(reversed(self._boxes.releases())), None)
+            boxes = self._look()
+            box = boxes.current() or next(iter(reversed(boxes.releases)), None)
             if box is None:
                 raise NotFound(
                     f"nothing was deployed to {self.instance.key}",
@@ -426,15 +436,15 @@ class DockerProvider(CloudProvider):
     def prune(self, keep: Sequence[Revision]) -> None:
         """See `CloudProvider.prune`. Images that only removed containers used go too. A container
         that HelixDB's own command made stays until two releases of ours have succeeded."""
-        releases = self._boxes.releases()
-        current = self._boxes.current()
+        boxes = self._look()
+        current = boxes.current()
         if current is None:
             return
         kept = {current.id} | {one.detail.get("container", "") for one in keep}
-        followers = [box for box in releases if box.deployment and box.id in kept]
+        followers = [box for box in boxes.releases if box.deployment and box.id in kept]
         old = [
             box
-            for box in releases
+            for box in boxes.releases
             if box.id not in kept
             and box.release < current.release
             and (box.deployment or len(followers) > 1)
@@ -443,18 +453,19 @@ class DockerProvider(CloudProvider):
         needed = [spec for spec in map(spec_of, followers) if spec]
         self._remove(
             one
-            for one in self._boxes.edges()
+            for one in boxes.edges
             if not one.is_open and not any(is_edge_of(one, spec) for spec in needed)
         )
         if not needed:
-            self._traffic.remove_network()
+            self._traffic(boxes).remove_network()
         self._images.remove_unused()
 
     @translated()
     def destroy(self, *, data: bool) -> None:
         """Remove containers, edge, network and unused images; the volumes only if `data`."""
-        self._remove([*self._boxes.edges(), *self._boxes.releases()])
-        self._traffic.remove_network()
+        boxes = self._look()
+        self._remove([*boxes.edges, *boxes.releases])
+        self._traffic(boxes).remove_network()
         self._images.remove_unused()
         if data:
             self._volumes.destroy()
@@ -481,14 +492,3 @@ def _gone(container: Container) -> None:
     except APIError as error:
         if "already in progress" not in str(error.explanation):
             raise
-
-
-def _epitaph(box: Box) -> str:
-    """How the container ended."""
-    state = box.state
-    if box.status == "restarting":
-        return f"keeps exiting with code {state['ExitCode']}"
-    if state.get("OOMKilled"):
-        return "was killed: it used more memory than it may"
-    why = f": {state['Error']}" if state.get("Error") else ""
-    return f"exited with code {state['ExitCode']}{why}"

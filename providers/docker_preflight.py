@@ -39,8 +39,7 @@ def check_engine(
     """
     check_names(instance)
     check_way_of_image(engine, instance)
-    engine.check()
-    info = engine.client.info()
+    info = engine.check()
     check_platform(instance, info, note)
     if engine.address.is_local:
         check_disk(info, note)
@@ -100,16 +99,12 @@ def check_disk(info: dict[str, Any], note: Callable[[str], None]) -> None:
 
 def check_port(engine: Engine, instance: Instance, port: int) -> None:
     """See that nobody but this instance holds the published port."""
-    boxes = Boxes(engine.client, instance)
-    ours = {box.id for box in [*boxes.ours(), *boxes.adopted()]}
-    holders = [
-        one
-        for one in engine.client.api.containers()
-        if port in {each.get("PublicPort") for each in one.get("Ports") or ()}
-    ]
-    for one in holders:
-        if one["Id"] not in ours:
-            raise _taken(port, f"the container {one['Names'][0].lstrip('/')}")
+    boxes = Boxes.read(engine.client, instance)
+    ours = {box.id for box in boxes.all}
+    holders = [box for box in boxes.everyone if port in box.ports]
+    for box in holders:
+        if box.id not in ours:
+            raise _taken(port, f"the container {box.name}")
     if not holders and engine.address.is_local and is_listened_on(port):
         raise _taken(port, "another program on this machine")
 

@@ -30,7 +30,7 @@ import io
 import re
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
@@ -38,18 +38,18 @@ from typing import Any
 import docker
 from docker.errors import APIError, ImageNotFound
 from docker.models.containers import Container
+from requests import RequestException
 
 from model import names
 from model.base import Record, digest_of
 from model.errors import Conflict, HelixError, PlatformUnhealthy
 from model.instance import Instance
-from providers.containers import Box, Boxes
+from providers.containers import Box, Boxes, holder_of
 
 SLOTS = ("a", "b")
 INSIDE = 80
 """The port Caddy listens on in its container."""
 FOLDER = "/etc/caddy"
-COMMAND = ("--config", f"{FOLDER}/Caddyfile", "--adapter", "caddyfile")
 PATIENCE_SECONDS = 5.0
 """How long a request waits for a release that does not accept it: long enough for a restart."""
 HOLD_MARGIN = 15.0
@@ -151,10 +151,19 @@ _POLICY: Any = {"Name": "unless-stopped"}  # the type stubs know two of the four
 
 
 class Edge:
-    """One edge of one instance. Every call may be repeated, and finishes what another began."""
+    """One edge of one instance. Every call may be repeated, and finishes what another began.
+
+    Args:
+        boxes: the instance's containers; whether the edge is there and runs is told by them.
+    """
 
     def __init__(
-        self, client: docker.DockerClient, instance: Instance, spec: EdgeSpec, network: str
+        self,
+        client: docker.DockerClient,
+        instance: Instance,
+        spec: EdgeSpec,
+        network: str,
+        boxes: Boxes,
     ) -> None:
         self._client = client
         self._instance = instance
@@ -162,27 +171,22 @@ class Edge:
         self._network = network
         base = names.docker_name(instance.project, instance.name)
         self._name = f"{base}_edge_{spec.digest}"
-        self._known: tuple[str, _Disk] | None = None
+        self._box = self._ours(boxes.find(self._name))
+        self._disk: _Disk | None = None
 
     @property
-    def _boxes(self) -> Boxes:
-        return Boxes(self._client, self._instance)
-
-    @property
-    def box(self) -> Box | None:
-        """Its container, if there is one."""
-        return self._boxes.find(self._name)
+    def exists(self) -> bool:
+        """Whether it has a container."""
+        return self._box is not None
 
     @property
     def runs(self) -> bool:
         """Whether it takes requests."""
-        box = self.box
-        return box is not None and box.status == "running"
+        return self._box is not None and self._box.status == "running"
 
     def route(self) -> Route | None:
         """Where it sends requests now; None if nowhere yet."""
-        box = self.box
-        return self._files(box.container).route if box else None
+        return self._files(self._box).route if self._box else None
 
     def free_slot(self) -> str:
         """The slot for the next release: not the one that requests go to."""
@@ -200,34 +204,34 @@ class Edge:
             Conflict: something else holds its port or its name.
             PlatformUnhealthy: Caddy does not accept its configuration.
         """
-        container = self._create(deployment)
-        text = self._caddyfile()
-        found = self._files(container)
-        changed = found.caddyfile != text
-        if changed:
-            container.put_archive(FOLDER, _archive({"Caddyfile": text, "live/": ""}))
-        if found.route != route:
-            modified = found.modified + 1
-            container.put_archive(f"{FOLDER}/live", _archive({route.file: ""}, modified))
-            found = replace(found, route=route, modified=modified)
-        self._known = str(container.id), replace(found, caddyfile=text)
-        if Box(container).status != "running":
+        box = self._create(deployment)
+        container, disk, text = box.container, self._files(box), self._caddyfile()
+        written = {}
+        if disk.caddyfile != text:
+            written["Caddyfile"] = text
+            if self.runs:
+                # Its own file says what it runs, also to whoever goes on after us.
+                container.put_archive(FOLDER, _archive({"next": text}))
+                _load(container, "next")
+        if disk.route != route:
+            written |= {"live/": "", f"live/{route.file}": ""}
+        if written:
+            container.put_archive(FOLDER, _archive(written, disk.modified + 1))
+            self._disk = _Disk(text, route, disk.modified + 1)
+        if not self.runs:
             container.start()
-            changed = True
-        if changed:
-            _reload(container)
+            _load(container, "Caddyfile")
+            self._box = replace(box, status="running")
 
     def drain(self, release: Box) -> None:
         """Wait until no request is inside a release any more, but no longer than is fair. Requests
         must go elsewhere already."""
         address = release.address(self._network)
-        if not address:
+        if not address or self._box is None or not self.runs:
             return
         time.sleep(SETTLE_SECONDS)
         end = time.monotonic() + self._grace
-        while (box := self.box) and box.status == "running":
-            if _connections(box.container, address) == 0 or time.monotonic() > end:
-                return
+        while _connections(self._client, self._box, address) and time.monotonic() < end:
             time.sleep(0.05)
 
     @property
@@ -246,20 +250,20 @@ class Edge:
             patience=PATIENCE_SECONDS,
         )
 
-    def _files(self, container: Container) -> _Disk:
+    def _files(self, box: Box) -> _Disk:
         """What its files say. Read once: that takes the engine longer than most other calls."""
-        if self._known is None or self._known[0] != container.id:
-            self._known = str(container.id), _disk(container)
-        return self._known[1]
+        if self._disk is None:
+            self._disk = _disk(box.container)
+        return self._disk
 
-    def _create(self, deployment: str) -> Container:
-        container = self._ours(self.box)
-        if container is None:
-            spec = self._spec
+    def _create(self, deployment: str) -> Box:
+        """Its container, on its network; or the one that another caller created."""
+        spec = self._spec
+        if self._box is None:
             try:
-                container = self._client.containers.create(
+                created = self._client.containers.create(
                     spec.image,
-                    ["caddy", "run", *COMMAND],
+                    ["caddy", "run", *_config("Caddyfile")],
                     name=self._name,
                     labels={
                         names.LABEL_INSTANCE: self._instance.key,
@@ -276,30 +280,35 @@ class Edge:
                     dns_search=["."],
                     restart_policy=_POLICY,
                 )
+                self._box = Box.inspected(created)
             except APIError as error:
-                taken = self._boxes.taken(self._name) if error.status_code == 409 else None
-                container = self._ours(taken)
-                if container is None:
+                taken = holder_of(self._client, self._name) if error.status_code == 409 else None
+                self._box = self._ours(taken)
+                if self._box is None:
                     raise
-        if Box(container).aliases(self._network) is None:
-            try:
-                self._client.networks.get(self._network).connect(container)
-            except APIError as error:
-                # Another caller was faster; what it did is what we wanted.
-                if "already exists in network" not in str(error.explanation):
-                    raise
-            container.reload()
-        return container
+        if self._network not in self._box.networks:
+            connect(self._client, self._network, self._box)
+        return self._box
 
-    def _ours(self, box: Box | None) -> Container | None:
-        if box is None:
-            return None
-        if box.labels.get(names.LABEL_INSTANCE) != self._instance.key:
+    def _ours(self, box: Box | None) -> Box | None:
+        if box is not None and box.labels.get(names.LABEL_INSTANCE) != self._instance.key:
             raise Conflict(
                 f"a container «{self._name}» that is not ours holds the edge's name",
                 hint=f"remove or rename it: docker rm {self._name}",
             )
-        return box.container
+        return box
+
+
+def connect(
+    client: docker.DockerClient, network: str, box: Box, aliases: Sequence[str] = ()
+) -> None:
+    """Let a container join a network, by these names too. Idempotent."""
+    try:
+        client.api.connect_container_to_network(box.id, network, aliases=list(aliases))
+    except APIError as error:
+        # Another caller was faster; what it did is what we wanted.
+        if "already exists in network" not in str(error.explanation):
+            raise
 
 
 def find_image(client: docker.DockerClient, image: str) -> bool:
@@ -317,8 +326,12 @@ def find_image(client: docker.DockerClient, image: str) -> bool:
     return True
 
 
-def _reload(container: Container) -> None:
-    """Returns when Caddy runs what its file says. It does nothing if it does so already."""
+def _config(file: str) -> tuple[str, ...]:
+    return "--config", f"{FOLDER}/{file}", "--adapter", "caddyfile"
+
+
+def _load(container: Container, file: str) -> None:
+    """Returns when Caddy runs what a file says. It does nothing if it does so already."""
     end = time.monotonic() + START_SECONDS
     while True:
         container.reload()
@@ -326,7 +339,7 @@ def _reload(container: Container) -> None:
         if container.status != "running":
             code, said = 1, container.logs(tail=HelixError.EVIDENCE_LINES).decode(errors="replace")
         else:
-            code, said = _run(container, "caddy", "reload", *COMMAND)
+            code, said = _run(container, "caddy", "reload", *_config(file))
         if code == 0:
             return
         # It has just been started: it does not listen yet, or is not there to say so.
@@ -340,12 +353,16 @@ def _reload(container: Container) -> None:
         time.sleep(0.05)
 
 
-def _connections(container: Container, address: str) -> int:
-    """How many connections the edge has to an address."""
+def _connections(client: docker.DockerClient, edge: Box, address: str) -> int:
+    """How many connections an edge has to an address."""
     # The image need not have any program but Caddy; this one of its commands prints a file.
-    _code, table = _run(container, "caddy", "fmt", "/proc/net/tcp")
+    try:
+        run = client.api.exec_create(edge.id, ["caddy", "fmt", "/proc/net/tcp"])
+        table = bytes(client.api.exec_start(run["Id"])).decode(errors="replace")
+    except (APIError, RequestException):
+        table = ""
     if "local_address" not in table:
-        return 1  # it cannot be known: wait as long as is fair
+        return 1  # it cannot be known at the moment: wait as long as is fair
     # The table has addresses as hexadecimal numbers in the machine's byte order: 0100007F:1F90.
     packed = ip_address(address).packed
     wanted = {packed.hex().upper(), packed[::-1].hex().upper()}

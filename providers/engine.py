@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import docker
@@ -204,8 +204,9 @@ class Engine:
             return "127.0.0.1", self._ports[port]
         return self.address.machine, port
 
-    def check(self) -> None:
-        """See that the engine answers, for a person who waits for the answer.
+    def check(self) -> dict[str, Any]:
+        """See that the engine answers, for a person who waits for the answer. Returns what it says
+        of itself.
 
         Raises:
             PlatformUnhealthy: this machine's own engine does not run.
@@ -217,7 +218,7 @@ class Engine:
             except Transient as error:
                 raise PlatformUnhealthy(error.message, hint=error.hint) from None
         with translated():
-            self.client.ping()
+            return dict(self.client.info())
 
     def close(self) -> None:
         """Give back connections and the tunnel. Idempotent."""

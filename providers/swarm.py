@@ -115,8 +115,7 @@ class SwarmProvider(CloudProvider):
     @translated(API)
     def identity(self) -> Identity:
         """The manager's name: a swarm knows no accounts."""
-        self._engine.check()
-        info = self._engine.client.info()
+        info = self._engine.check()
         cluster = (info.get("Swarm") or {}).get("Cluster") or {}
         who = f"manager {info.get('Name', '')} of swarm {str(cluster.get('ID', 'none'))[:12]}"
         return Identity(where=self._engine.address.url, who=who)

@@ -42,8 +42,7 @@ def check_swarm(
     """
     _check_settings(instance, settings)
     check_way_of_image(engine, instance)
-    engine.check()
-    info = engine.client.info()
+    info = engine.check()
     swarm = info.get("Swarm") or {}
     if not swarm.get("ControlAvailable"):
         raise ConfigurationError(

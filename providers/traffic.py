@@ -14,13 +14,14 @@ from model import names
 from model.instance import Instance
 from model.platform import Revision
 from providers.containers import LABEL_EDGE, LABEL_SLOT, Box, Boxes
-from providers.edge import SLOTS, Edge, EdgeSpec, Route, aliases_of, find_image
+from providers.edge import SLOTS, Edge, EdgeSpec, Route, aliases_of, connect, find_image
 
 
 class Traffic:
     """The edges and the network of one instance on one engine.
 
     Args:
+        boxes: the instance's containers.
         stop: ends a container's processes, gracefully.
         note: takes warnings for the person.
     """
@@ -29,6 +30,7 @@ class Traffic:
         self,
         client: docker.DockerClient,
         instance: Instance,
+        boxes: Boxes,
         stop: Callable[[Box], None],
         note: Callable[[str], None],
     ) -> None:
@@ -37,7 +39,9 @@ class Traffic:
         self._stop = stop
         self._note = note
         self._network = f"{names.docker_name(instance.project, instance.name)}_net"
-        self._boxes = Boxes(client, instance)
+        self._boxes = boxes
+        self._edges: dict[str, Edge] = {}
+        self._has_network = boxes.share(self._network)
 
     # Before a release starts ----------------------------------------------------------------------
 
@@ -52,16 +56,13 @@ class Traffic:
         publish = self._instance.publish
         if publish is None or not image:
             return {}
-        if not find_image(self._client, image):
-            self.note_interruption(f"the engine has no image {image} and cannot pull it")
+        spec = EdgeSpec(image=image, publish=publish, address=address)
+        edge = self._edge(spec)
+        if not edge.exists and not find_image(self._client, image):
+            self._note(interruption(f"the engine has no image {image} and cannot pull it"))
             return {}
         self._ensure_network()
-        spec = EdgeSpec(image=image, publish=publish, address=address)
-        return {LABEL_EDGE: spec.model_dump_json(), LABEL_SLOT: self._edge(spec).free_slot()}
-
-    def note_interruption(self, why: str) -> None:
-        """Say that a swap will not be seamless."""
-        self._note(f"{why}: a swap will interrupt service for a moment")
+        return {LABEL_EDGE: spec.model_dump_json(), LABEL_SLOT: edge.free_slot()}
 
     def passes_port(self, box: Box, others: Iterable[Box], previous: Revision | None) -> bool:
         """Whether the published port goes from one container to another, without an edge that keeps
@@ -115,12 +116,12 @@ class Traffic:
     def end_others(self, box: Box) -> None:
         """Stop the releases and the edges that the one with the requests has replaced."""
         spec = spec_of(box)
-        for one in self._boxes.releases():
+        for one in self._boxes.releases:
             if one.id != box.id and one.is_open:
                 if spec is not None:
                     self._edge(spec).drain(one)
                 self._stop(one)
-        for one in self._boxes.edges():
+        for one in self._boxes.edges:
             if not is_edge_of(one, spec):
                 self._stop(one)
 
@@ -143,15 +144,17 @@ class Traffic:
 
     def remove_network(self) -> None:
         """Remove the network that edges and releases shared. Idempotent."""
-        for network in self._client.networks.list(names=[self._network]):
-            if network.name == self._network:
-                with suppress(Missing):
-                    network.remove()
+        with suppress(Missing):
+            self._client.api.remove_network(self._network)
 
     # ----------------------------------------------------------------------------------------------
 
     def _edge(self, spec: EdgeSpec) -> Edge:
-        return Edge(self._client, self._instance, spec, self._network)
+        if spec.digest not in self._edges:
+            self._edges[spec.digest] = Edge(
+                self._client, self._instance, spec, self._network, self._boxes
+            )
+        return self._edges[spec.digest]
 
     def _slots(self, box: Box) -> set[str]:
         return set(SLOTS) & (box.aliases(self._network) or set())
@@ -159,21 +162,19 @@ class Traffic:
     def _free_port(self, keep: str) -> None:
         """Stop the edges, but for the one with this digest, that publish the instance's port: it is
         about to be published anew."""
-        for one in self._boxes.edges():
+        for one in self._boxes.edges:
             other = one.labels.get(names.LABEL_CONFIG) != keep
-            if other and one.is_open and self._instance.publish in one.published():
+            if other and one.is_open and self._instance.publish in one.ports:
                 self._note("the edge is replaced, which interrupts service for a moment")
                 self._stop(one)
 
     def _ensure_network(self) -> None:
-        found = self._client.networks.list(names=[self._network])
-        # A filter by name matches parts of names, too.
-        if any(one.name == self._network for one in found):
+        if self._has_network:
             return
         try:
             # Internal: it only links edge and release, and never becomes a container's way out,
             # so joining it moves no route and no published port.
-            self._client.networks.create(
+            self._client.api.create_network(
                 self._network,
                 internal=True,
                 check_duplicate=True,
@@ -182,23 +183,23 @@ class Traffic:
         except APIError as error:
             if error.status_code != 409:
                 raise
+        self._has_network = True
 
     def _join(self, box: Box, slot: str) -> None:
         """Let the edge find the container in this slot, and in no other. One that has another slot
         leaves the network for a moment: only do that to one without requests inside."""
         self._ensure_network()
-        network = self._client.networks.get(self._network)
         found = box.aliases(self._network)
         if found is not None and aliases_of(slot) <= found:
             return
         if found is not None:
-            network.disconnect(box.id, force=True)
-        try:
-            network.connect(box.id, aliases=sorted(aliases_of(slot)))
-        except APIError as error:
-            # Another caller was faster; what it did is what we wanted.
-            if "already exists in network" not in str(error.explanation):
-                raise
+            self._client.api.disconnect_container_from_network(box.id, self._network, force=True)
+        connect(self._client, self._network, box, sorted(aliases_of(slot)))
+
+
+def interruption(why: str) -> str:
+    """A warning that a swap will not be seamless."""
+    return f"{why}: a swap will interrupt service for a moment"
 
 
 def spec_of(box: Box) -> EdgeSpec | None:

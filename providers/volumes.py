@@ -107,6 +107,8 @@ class Volumes:
             Conflict: which one does.
         """
         wanted = _sources(box.container.attrs.get("Mounts") or ())
+        if not wanted:
+            return
         for one in self._client.api.containers():
             if one["Id"] != box.id and wanted & _sources(one.get("Mounts") or ()):
                 holder = str(one["Names"][0]).lstrip("/")
