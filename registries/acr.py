@@ -2,8 +2,8 @@
 
 Entra's token is exchanged at the registry itself for one of its own («ACR and Entra», the pages of
 azure.github.io/acr/AAD-OAuth): `POST /oauth2/exchange` gives a refresh token, which is the password
-of the user 00000000-0000-0000-0000-000000000000, as `az acr login` uses it. The SDK's client for
-that renews the token while it is fresh and not once it is old, so this is done by hand.
+of the user 00000000-0000-0000-0000-000000000000, as `az acr login` uses it. The SDK shows that to
+nobody, and the engine needs it, so this is done by hand; ACR's own calls are the SDK's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import httpx
+from azure.containerregistry import ContainerRegistryClient
 from azure.core.exceptions import AzureError
 from azure.identity import DefaultAzureCredential
 from pydantic import SecretStr
@@ -29,7 +30,8 @@ from registries.oci import OciRegistry
 
 USER = "00000000-0000-0000-0000-000000000000"
 """The user name that says: the password is a refresh token."""
-SCOPE = "https://containerregistry.azure.net/.default"
+AUDIENCE = "https://containerregistry.azure.net"
+SCOPE = f"{AUDIENCE}/.default"
 MARGIN = timedelta(minutes=5)
 """How long before its end a token is replaced."""
 LIFE = timedelta(hours=1)
@@ -84,9 +86,30 @@ class AcrRegistry(OciRegistry):
             self._entra.close()
 
     def _remove(self, tag: str) -> None:
-        """By ACR's own call: it takes a tag alone, and the image stays under its other tags."""
-        with self._open(self.reference, actions=("pull", "push", "delete")) as api:
-            api.delete_tag(tag, f"/acr/v1/{self.reference.path}/_tags/{tag}")
+        """By ACR's own call: it takes a tag alone, and the image stays under its other tags. The
+        SDK makes it, but for a token of the registry's own, which it cannot log in with."""
+        path = self.reference.path
+        if self.settings.username:
+            with self._open(self.reference, actions=("pull", "push", "delete")) as api:
+                api.delete_tag(tag, f"/acr/v1/{path}/_tags/{tag}")
+            return
+        try:
+            with self._client() as client:
+                client.delete_tag(path, tag)
+        except AzureError as error:
+            doing = f"remove the tag {tag} of {path} (permission: repository content delete)"
+            raise translate(error, doing) from None
+
+    def _client(self) -> ContainerRegistryClient:
+        """Of the SDK; a new one each time, as it goes on using a token that has ended."""
+        trust = self._trust(self.host)
+        return ContainerRegistryClient(
+            f"https://{self.host}",
+            self._entra,
+            audience=AUDIENCE,
+            retry_total=0,
+            connection_verify=str(trust.ca) if trust.ca else not trust.insecure,
+        )
 
     # Entra ----------------------------------------------------------------------------------------
 

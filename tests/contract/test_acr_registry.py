@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.containerregistry import ContainerRegistryClient
+from azure.identity import DefaultAzureCredential
 from pydantic import JsonValue, SecretStr
 
 from helix_deploy.testing import Driver
@@ -20,10 +22,11 @@ from project.resolve import resolve
 from providers.base import Context
 from providers.catalog import PROVIDERS
 from providers.registry_only import RegistryOnlyProvider
-from registries.acr import AcrRegistry
+from registries.acr import AUDIENCE, AcrRegistry
 from registries.base import RegistryContext
 from registries.catalog import REGISTRIES
 from registries.credentials import engine_auth
+from registries.distribution import OCI_MANIFEST
 from tests.fakes.azure import WHO, FakeAzure
 from tests.fakes.azure_acr import USER, FakeAcr, acr_registry
 from tests.services.images import put_image
@@ -99,6 +102,31 @@ def test_a_tag_is_removed_by_acrs_own_call(acr: FakeAcr) -> None:
     registry.tag(put_image(registry.api, "src-1", b"one"), "latest")
     registry.untag("latest", None)
     assert "DELETE /acr/v1/tags/_tags/latest" in acr.calls
+    assert registry.find("latest") is None and registry.find("src-1")
+    registry.untag("latest", None)  # as a step does that is tried again
+
+
+def test_a_token_of_the_registrys_own_removes_a_tag_too(
+    acr: FakeAcr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = put_image(opened(acr, "own").api, "src-1", b"one")
+    acr.tokens.users["pusher"] = "pusher-word"
+    context = RegistryContext(secret=lambda reference: SecretStr("pusher-word"))
+    there = target(acr, "own", username="pusher", password="env:PUSHER")
+    registry = AcrRegistry(there, context)
+    registry.tag(digest, "latest")
+    registry.untag("latest", None)
+    assert registry.find("latest") is None and registry.find("src-1") == digest
+
+
+def test_azures_own_client_finds_in_the_stand_in_what_was_stored(acr: FakeAcr) -> None:
+    registry = opened(acr, "theirs")
+    digest = put_image(registry.api, "src-1", b"one")
+    with ContainerRegistryClient(
+        f"https://{acr.host}", DefaultAzureCredential(), audience=AUDIENCE
+    ) as client:
+        found = client.get_manifest("theirs", "src-1")
+    assert (found.digest, found.media_type) == (digest, OCI_MANIFEST)
 
 
 def test_who_may_not_delete_is_told_so(acr: FakeAcr) -> None:

@@ -24,7 +24,7 @@ import jwt
 
 from tests.fakes.azure import KEY
 from tests.fakes.azure_web import Handler, TlsServer
-from tests.fakes.token_server import ISSUER, SERVICE, TokenServer
+from tests.fakes.token_server import ISSUER, TokenServer
 from tests.services.certificates import Certificates
 from tests.services.registry import TestRegistry, open_registry
 
@@ -64,11 +64,13 @@ class FakeAcr:
         self.refresh_tokens.append(jwt.encode(claims, KEY, "HS256"))
         return self.refresh_tokens[-1]
 
-    def token(self, refresh: str, service: str, scopes: list[str]) -> tuple[int, dict[str, Any]]:
-        """A refresh token for one that opens a repository."""
-        if refresh not in self.refresh_tokens:
+    def token(
+        self, user: str, password: str, service: str, scopes: list[str]
+    ) -> tuple[int, dict[str, Any]]:
+        """A refresh token, or a token of the registry's own, for one that opens a repository."""
+        if password not in self.refresh_tokens and not self.tokens.knows(user, password):
             return _no(401, "UNAUTHORIZED", "authentication required")
-        return 200, {"access_token": self.tokens.issue(USER, service, scopes)}
+        return 200, {"access_token": self.tokens.issue(user, service, scopes)}
 
     def remove_tag(self, name: str, tag: str, authorization: str) -> tuple[int, dict[str, Any]]:
         """ACR's own call."""
@@ -107,16 +109,21 @@ class _Handler(Handler):
             self._answer(*acr.exchange(form))
         elif url.path == "/oauth2/token" and self.command == "POST":
             scopes = form.get("scope", "").split()
-            refresh = form.get("refresh_token") or form.get("password", "")
-            self._answer(*acr.token(refresh, form.get("service", ""), scopes))
+            user, password = form.get("username", USER), form.get("password", "")
+            password = form.get("refresh_token", password)
+            self._answer(*acr.token(user, password, form.get("service", ""), scopes))
         elif url.path == "/oauth2/token":
             pair = base64.b64decode(authorization.removeprefix("Basic ")).decode()
+            user, _, password = pair.partition(":")
             scopes = [one for entry in query.get("scope", ()) for one in entry.split()]
-            self._answer(*acr.token(pair.partition(":")[2], query["service"][0], scopes))
+            self._answer(*acr.token(user, password, query["service"][0], scopes))
         elif url.path.startswith("/acr/v1/"):
             name, _, tag = url.path.removeprefix("/acr/v1/").partition("/_tags/")
             status, content = acr.remove_tag(name, tag, authorization)
-            challenge = f'Bearer realm="https://{acr.host}/oauth2/token",service="{SERVICE}"'
+            challenge = (
+                f'Bearer realm="https://{acr.host}/oauth2/token",service="{acr.login_server}",'
+                f'scope="repository:{name}:{"delete" if tag else "metadata_read"}"'
+            )
             self._answer(
                 status, content, **({"WWW-Authenticate": challenge} if status == 401 else {})
             )
@@ -182,7 +189,7 @@ def acr_registry(folder: Path, certificates: Certificates) -> Iterator[FakeAcr]:
     auth = {
         "token": {
             "realm": f"https://{front.host}/oauth2/token",
-            "service": SERVICE,
+            "service": acr.login_server,
             "issuer": ISSUER,
             "rootcertbundle": str(certificates.ca),
         }
