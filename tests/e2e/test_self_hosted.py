@@ -10,13 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
+from playwright.async_api import Locator, expect
 
 from scripts.setup.shell import ROOT
 from tests.e2e.machine import Machine, Project, clean_up, eventually, make_project
 from tests.e2e.runs import is_running, wait_for_activity
+from tests.integration.test_codec_ui import browser, visit
 from tests.services.need import program
 from tests.services.stack import Stack, stack
 from tests.services.worker_image import built
@@ -179,9 +182,31 @@ def test_what_is_in_the_history_is_read_through_the_codec_server_alone(
     assert answer.status_code == 200, answer.text
     assert GREETING in base64.b64decode(answer.json()["payloads"][0]["data"]).decode()
 
-    settings = httpx.get(f"{running.url('UI')}/api/v1/settings").json()
-    assert settings["Codec"]["Endpoint"] == running.url("CODEC")
-    assert httpx.get(f"{running.url('UI')}/namespaces/default/workflows").status_code == 200
+
+async def test_the_ui_asks_the_codec_server_for_who_has_logged_in_there(
+    running: Stack, project: Project
+) -> None:
+    workflow = quote(f"deploy:{project.name}/dev", safe="")
+    run = next(iter(ends(project)))
+    url = f"{running.url('UI')}/namespaces/default/workflows/{workflow}/{run}/history"
+
+    async def hides(body: Locator) -> None:
+        await expect(body).to_contain_text("DeployWorkflow", timeout=15_000)
+        await expect(body).not_to_contain_text(GREETING)
+
+    async def asks(body: Locator) -> None:
+        await expect(body).to_contain_text("Shared secret", timeout=15_000)
+
+    async def shows(body: Locator) -> None:
+        await expect(body).to_contain_text(GREETING, timeout=15_000)
+
+    async with browser() as page:
+        await visit(page, url, hides)
+        await visit(page, running.url("CODEC"), asks)
+        await page.get_by_label("Shared secret").fill(running.secret("codec-secret"))
+        await page.get_by_role("button", name="Log in").click()
+        await expect(page.locator("body")).to_contain_text("This browser may decode")
+        await visit(page, url, shows)
 
 
 def test_no_secret_is_where_others_can_look(running: Stack, project: Project) -> None:

@@ -157,12 +157,15 @@ def stack(folder: Path, worker_image: str) -> Iterator[Stack]:
     number = random.randrange(1, 255)
     ports = {name: free_port() for name in PORTS}
     made = Stack(f"hxstack{os.getpid()}", folder / "stack", folder / "env", ports)
+    # By a name that nobody else builds: `up` replaces what runs another image.
+    image = f"helix-deploy/worker:{made.name}"
+    subprocess.run(["docker", "tag", worker_image, image], check=True)
     chosen = {
         "STACK_NAME": made.name,
         "STACK_SUBNET": f"10.213.{number}.0/24",
         "STACK_GATEWAY": f"10.213.{number}.1",
         "STACK_HEALTH_INTERVAL": "2s",
-        "STACK_WORKER_IMAGE": worker_image,
+        "STACK_WORKER_IMAGE": image,
         **{f"STACK_{name}_PORT": str(port) for name, port in ports.items()},
     }
     prepare(made.folder, made.env_file, chosen)
@@ -170,6 +173,7 @@ def stack(folder: Path, worker_image: str) -> Iterator[Stack]:
         yield made
     finally:
         made.down()
+        subprocess.run(["docker", "rmi", image], check=True, capture_output=True)
 
 
 def _require() -> None:
