@@ -174,6 +174,8 @@ class DockerProvider(CloudProvider):
             return box.id
         if self.instance.stop_first or traffic.passes_port(box, others, previous):
             traffic.hold(box, others)
+            # That took its time, and a worker that the network was cut off from is told nothing.
+            self._fence(release, self._look().releases)
         else:
             traffic.admit(box)
         self._run(box)
@@ -358,6 +360,7 @@ class DockerProvider(CloudProvider):
         undone = [one for one in boxes.of(deployment) if not is_edge_of(one, spec)]
         self._remove(undone)
         self._traffic(boxes.without(undone)).give_back(box)
+        self._refuse_if_superseded(box, deployment, self._look())  # as in `start`
         self._run(box)
         return box.id
 

@@ -34,6 +34,7 @@ from model.errors import (
 )
 from model.instance import HealthCheck, Instance, Target, Volume
 from model.platform import Release, Revision
+from providers import traffic as routing
 from providers.base import CloudProvider, Context, PullCredentials
 from providers.docker import DockerProvider, LocalProvider
 from tests.contract.failing_suite import FailingSuite, FailingWorld
@@ -350,6 +351,29 @@ def test_nothing_starts_while_a_stranger_has_the_volume_open(stateful: DockerWor
     finally:
         stranger.remove(force=True)
         stateful.engine.volumes.get(volume).remove()
+
+
+def test_who_was_away_while_the_one_before_ended_starts_nothing_beside_what_came_after(
+    plain: DockerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.options["strategy"] = "stop-first"
+    first = plain.deployed(1)
+    late = plain.release(2)
+    third: list[Revision] = []
+    hold = routing.Traffic.hold
+
+    def held_up(traffic: routing.Traffic, *boxes: Any) -> None:
+        """Others carry out this deployment meanwhile, and the next one."""
+        monkeypatch.undo()
+        hold(traffic, *boxes)
+        assert plain.driver.deploy(late).error is None
+        third.append(plain.deployed(3))
+
+    monkeypatch.setattr(routing.Traffic, "hold", held_up)
+    with plain.opened(late.instance) as provider, pytest.raises(Conflict, match="release 3"):
+        provider.start(late, first)
+    assert plain.running() == [third[0].deployment]
+    assert plain.answer() == "r3"
 
 
 def test_destroy_keeps_the_data_unless_told(stateful: DockerWorld) -> None:
