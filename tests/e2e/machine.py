@@ -164,7 +164,11 @@ class Project:
 
     def containers(self) -> list[Any]:
         """Everything of this project in the engine, running or not."""
-        return [one for one in docker.from_env().containers.list(all=True) if self.name in one.name]
+        return [
+            one
+            for one in docker.from_env().containers.list(all=True, ignore_removed=True)
+            if self.name in one.name
+        ]
 
     def history(self) -> list[dict[str, Any]]:
         """What the ledger has, newest first."""

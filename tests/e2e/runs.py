@@ -11,38 +11,39 @@ from temporalio.service import RPCError
 from tests.e2e.machine import Machine, Project
 
 
-async def _pending(client: Client, project: Project) -> set[str]:
+async def _pending(client: Client, project: Project) -> dict[str, str]:
+    """Running activity -> the identity of the worker that has it."""
     try:
         description = await client.get_workflow_handle(f"deploy:{project.name}/dev").describe()
     except RPCError:
-        return set()
+        return {}
     return {
-        one.activity_type.name
+        one.activity_type.name: one.last_worker_identity
         for one in description.raw_description.pending_activities
         if one.HasField("last_started_time")
     }
 
 
-def wait_for_activity(machine: Machine, project: Project, name: str, seconds: float = 60) -> None:
-    """Return as soon as the activity has begun.
+def wait_for_activity(machine: Machine, project: Project, name: str, seconds: float = 60) -> str:
+    """Return as soon as the activity has begun, the identity of the worker that has it.
 
     Raises:
         AssertionError: it did not begin in time, or was too quick to be seen.
     """
 
-    async def watch() -> None:
+    async def watch() -> str:
         client = await Client.connect(machine.stack()["address"])
         deadline = time.monotonic() + seconds
         seen: set[str] = set()
         while time.monotonic() < deadline:
             pending = await _pending(client, project)
-            seen |= pending
+            seen |= set(pending)
             if name in pending:
-                return
+                return pending[name]
             await asyncio.sleep(0.02)
         raise AssertionError(f"{name} was never seen to run; seen: {sorted(seen)}")
 
-    asyncio.run(watch())
+    return asyncio.run(watch())
 
 
 def is_running(machine: Machine, project: Project) -> bool:

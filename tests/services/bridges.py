@@ -73,15 +73,15 @@ def ssh_host(folder: Path) -> Iterator[SshHost]:
 
 
 @contextmanager
-def tcp_engine(context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A TCP port of loopback that leads to the engine; behind TLS if a context is given."""
+def tcp_engine(context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[int]:
+    """A TCP port that leads to the engine; behind TLS if a context is given."""
 
     async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up, down = await asyncio.open_unix_connection(ENGINE_SOCKET)
         await asyncio.gather(pump(reader, down), pump(up, writer))
 
     async def listen() -> asyncio.Server:
-        return await asyncio.start_server(bridge, "127.0.0.1", 0, ssl=context)
+        return await asyncio.start_server(bridge, address, 0, ssl=context)
 
     with serving(listen) as server:
         yield server.sockets[0].getsockname()[1]

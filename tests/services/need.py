@@ -15,7 +15,7 @@ import pytest
 
 TIERS = (
     "temporal", "time-skipping", "engine", "registry", "postgres", "supply-chain", "collector",
-    "prometheus", "kubernetes", "browser", "swarm", "stack",
+    "prometheus", "kubernetes", "browser", "swarm", "stack", "namespaces",
 )  # fmt: skip
 
 

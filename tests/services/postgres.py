@@ -40,11 +40,12 @@ class TestPostgres:
     """How its processes run: PostgreSQL refuses to run as root."""
     port: int
     password: str
+    address: str = "127.0.0.1"
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def url(self, database: str) -> str:
         """How a client names one of its databases."""
-        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://postgres:{self.password}@{self.address}:{self.port}/{database}"
 
     def new_database(self) -> str:
         """The URL of an empty database."""
@@ -86,12 +87,16 @@ class TestPostgres:
 
 
 @contextmanager
-def postgres() -> Iterator[TestPostgres]:
-    """A server of its own, with a password."""
+def postgres(address: str = "127.0.0.1") -> Iterator[TestPostgres]:
+    """A server of its own, with a password.
+
+    Args:
+        address: of this machine; whoever shares a network with it may come.
+    """
     programs = _programs()
     account = _account()
     folder = Path(tempfile.mkdtemp(prefix="helix-postgres-"))
-    server = TestPostgres(folder, programs, account, _free_port(), secrets.token_hex(8))
+    server = TestPostgres(folder, programs, account, _free_port(), secrets.token_hex(8), address)
     try:
         secret = folder / "password"
         secret.write_text(server.password)
@@ -108,9 +113,11 @@ def postgres() -> Iterator[TestPostgres]:
         )
         with (folder / "data" / "postgresql.conf").open("a") as file:
             file.write(
-                f"listen_addresses = '127.0.0.1'\nport = {server.port}\nfsync = off\n"
+                f"listen_addresses = '{address}'\nport = {server.port}\nfsync = off\n"
                 f"unix_socket_directories = '{folder}'\nmax_connections = 100\n"
             )
+        with (folder / "data" / "pg_hba.conf").open("a") as file:
+            file.write("host all all samenet scram-sha-256\n")
         server.start()
         yield server
     finally:

@@ -47,12 +47,13 @@ class TestRegistry:
     username: str = ""
     password: str = ""
     tokens: TokenServer | None = None
+    address: str = "127.0.0.1"
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def host(self) -> str:
         """Host and port, as image names have them."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -89,7 +90,7 @@ class TestRegistry:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self.address, self.port)) == 0:
                     return
             time.sleep(0.02)
         self.stop()
@@ -119,7 +120,8 @@ def open_registry(
 
     Args:
         folder: where its data, configuration and log go.
-        more: further settings of the object that is yielded, or `delete=False` to forbid deletion.
+        more: further settings of the object that is yielded, such as another `address` of this
+            machine to listen on, or `delete=False` to forbid deletion.
     """
     program("docker-registry", "registry", _MEND)
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,8 @@ def open_registry(
         "delete": {"enabled": more.pop("delete", True)},
         "maintenance": {"readonly": {"enabled": more.pop("readonly", False)}},
     }
-    http: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "relativeurls": True}
+    address = more.get("address", "127.0.0.1")
+    http: dict[str, Any] = {"addr": f"{address}:{port}", "relativeurls": True}
     if tls is not None:
         http["tls"] = {"certificate": str(tls.certificate), "key": str(tls.key)}
     config = {"version": 0.1, "log": {"level": "warn"}, "storage": storage, "http": http}
@@ -156,7 +159,8 @@ def secured_registry(folder: Path, **more: Any) -> Iterator[TestRegistry]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "htpasswd").write_text(_HTPASSWD)
     auth = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
-    certificates = make_certificates(folder / "tls")
+    addresses = [more["address"]] if "address" in more else []
+    certificates = make_certificates(folder / "tls", addresses=addresses)
     account = {"username": USERNAME, "password": PASSWORD}
     with open_registry(folder, auth=auth, tls=certificates, **account, **more) as registry:
         yield registry
@@ -179,6 +183,21 @@ def token_registry(folder: Path, **more: Any) -> Iterator[TestRegistry]:
         account: dict[str, Any] = {"username": USERNAME, "password": PASSWORD, "tokens": server}
         with open_registry(folder, auth=auth, **account, **more) as registry:
             yield registry
+
+
+@contextmanager
+def trusted(registry: TestRegistry) -> Iterator[None]:
+    """The engines of this machine trust the registry's certificate. They need not be told of those
+    that are on loopback."""
+    assert registry.ca is not None
+    folder = Path("/etc/docker/certs.d", registry.host)
+    folder.mkdir(parents=True)
+    try:
+        (folder / "ca.crt").write_bytes(registry.ca.read_bytes())
+        yield
+    finally:
+        (folder / "ca.crt").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def free_port() -> int:

@@ -14,11 +14,9 @@ import asyncio
 import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +27,7 @@ import docker
 
 from tests.services.bridges import pump, serving
 from tests.services.certificates import make_certificates
+from tests.services.namespaces import engine_in
 from tests.services.need import missing
 
 CLONE_NEWNET = 0x40000000
@@ -89,7 +88,12 @@ def swarm(folder: Path) -> Iterator[Swarm]:
         for source, target in ((certificates.certificate, "cert"), (certificates.key, "key")):
             shutil.copyfile(source, folder / "tls" / f"{target}.pem")
         socket = folder / "d.sock"
-        stack.enter_context(_engine(name, folder, theirs))
+        tls = folder / "tls"
+        reached = (
+            "--host", f"tcp://{theirs}:2376", "--tlsverify", "--tlscacert", str(tls / "ca.pem"),
+            "--tlscert", str(tls / "server.pem"), "--tlskey", str(tls / "server.key"),
+        )  # fmt: skip
+        stack.enter_context(engine_in(name, folder, reached))
         client = docker.DockerClient(base_url=f"unix://{socket}", timeout=120)
         stack.callback(client.close)
         client.swarm.init(
@@ -145,68 +149,6 @@ def _network(name: str) -> Iterator[str]:
     finally:
         for command in (["link", "delete", name], ["netns", "delete", name]):
             subprocess.run(["ip", *command], capture_output=True)
-
-
-@contextmanager
-def _engine(name: str, folder: Path, address: str) -> Iterator[None]:
-    """dockerd in the namespace."""
-    octet = address.split(".")[2]
-    tls = folder / "tls"
-    config = folder / "daemon.json"
-    config.write_text("{}")
-    log = (folder / "dockerd.log").open("ab")
-    process = subprocess.Popen(
-        [
-            # Not `ip netns exec`: that mounts /sys anew, and then there are no cgroups.
-            "nsenter", f"--net=/run/netns/{name}", "dockerd",
-            "--config-file", str(config),
-            "--data-root", str(folder / "data"),
-            "--exec-root", str(folder / "run"),
-            "--pidfile", str(folder / "pid"),
-            "--containerd-namespace", name,
-            "--containerd-plugins-namespace", f"{name}-plugins",
-            "--bip", f"10.213.{octet}.1/24",
-            "--host", f"unix://{folder / 'd.sock'}",
-            "--host", f"tcp://{address}:2376",
-            "--tlsverify", "--tlscacert", str(tls / "ca.pem"),
-            "--tlscert", str(tls / "server.pem"), "--tlskey", str(tls / "server.key"),
-        ],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
-    try:
-        _wait(process, folder)
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the session that we began, and its containerd
-            process.wait()
-        log.close()
-        for mount in _mounts(folder):
-            subprocess.run(["umount", "--lazy", mount], capture_output=True)
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        shutil.rmtree(folder / "run", ignore_errors=True)
-
-
-def _wait(process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        done = subprocess.run(
-            ["docker", "--host", f"unix://{folder / 'd.sock'}", "version"], capture_output=True
-        )
-        if done.returncode == 0:
-            return
-        time.sleep(0.1)
-    tail = (folder / "dockerd.log").read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"the second engine did not start:\n{tail}")
-
-
-def _mounts(folder: Path) -> list[str]:
-    """What is mounted below a folder, the deepest first."""
-    found = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    return sorted((one for one in found if one.startswith(f"{folder}/")), reverse=True)
 
 
 def _pool(address: str) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from tests.services.need import cache_dir, missing, program
+from tests.services.registry import free_port
 
+START_SECONDS = 60.0
 SEARCH_ATTRIBUTES = ("DeployInstance", "DeployImage", "DeployTrigger", "DeployStep")
 
 
@@ -40,6 +47,39 @@ async def dev_server(
         yield env.client
     finally:
         await env.shutdown()
+
+
+@contextmanager
+def server_at(address: str, log: Path) -> Iterator[str]:
+    """The real server on an address of this machine other than loopback: where it is reached."""
+    where = f"{address}:{free_port()}"
+    attributes = [f"--search-attribute={name}=Keyword" for name in SEARCH_ATTRIBUTES]
+    # Its parts speak to each other by loopback, so it cannot listen on one other address alone.
+    command = [program("temporal", "temporal"), "server", "start-dev", "--headless"]
+    with log.open("ab") as said:
+        process = subprocess.Popen(
+            [*command, "--ip", "0.0.0.0", "--port", where.rpartition(":")[2], *attributes],
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+        )  # fmt: skip
+    try:
+        asyncio.run(_answers(process, where))
+        yield where
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def _answers(process: subprocess.Popen[bytes], address: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            client = await Client.connect(address)
+            await client.service_client.check_health()
+            return
+        except (RuntimeError, RPCError):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
