@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 import tempfile
 import threading
@@ -98,7 +99,7 @@ class Kubelet:
     # The node -------------------------------------------------------------------------------------
 
     def _register(self) -> None:
-        size = {"cpu": "8", "memory": "32Gi", "pods": "500"}
+        size = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "100Gi", "pods": "500"}
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", **_stamps()}
         node = {
             "apiVersion": "v1",
@@ -202,12 +203,26 @@ class Kubelet:
         """The disks of a pod: its names for them -> folders."""
         found = {}
         for volume in spec.get("volumes", ()):
+            if "emptyDir" in volume:
+                found[volume["name"]] = self._folder(spec.get("securityContext", {}))
+            if config := volume.get("configMap"):
+                found[volume["name"]] = folder = self._folder({})
+                path = f"/api/v1/namespaces/{namespace}/configmaps/{config['name']}"
+                for file, text in self.api.get(path).json()["data"].items():
+                    Path(folder, file).write_text(text)
             if claim := volume.get("persistentVolumeClaim"):
                 name = claim["claimName"]
                 path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"
                 uid = self.api.get(path).json()["metadata"]["uid"]
                 found[volume["name"]] = str(Path(self._disks.name, f"disk-{uid}"))
         return found
+
+    def _folder(self, security: Json) -> str:
+        """An empty one, which the pod's own group may write to."""
+        folder = tempfile.mkdtemp(dir=self._disks.name)
+        os.chown(folder, -1, security.get("fsGroup", -1))
+        os.chmod(folder, 0o2777)
+        return folder
 
 
 class Pod:
@@ -271,7 +286,12 @@ class Pod:
         else:
             folders = self._node.folders(self.key[0], self._seen["spec"])
             name = f"{self.key[1]}-{self._seen['metadata']['uid'][:8]}-{self._restarts}"
-            self.box = self._node.runtime.start(name, {**spec, "folders": folders}, env)
+            security = {
+                **self._seen["spec"].get("securityContext", {}),
+                **spec.get("securityContext", {}),
+            }
+            whole = {**spec, "folders": folders, "security": security}
+            self.box = self._node.runtime.start(name, whole, env)
             return True
         return False
 
@@ -334,8 +354,17 @@ class Pod:
 
     def _environment(self, spec: Json) -> dict[str, str]:
         found = {}
+        for source in spec.get("envFrom", ()):
+            if reference := source.get("secretRef"):
+                values = self._secret(reference["name"])
+                found |= {key: value.decode() for key, value in values.items()}
+            if reference := source.get("configMapRef"):
+                found |= self._get("configmaps", reference["name"])["data"]
         for one in spec.get("env", ()):
-            if reference := one.get("valueFrom", {}).get("secretKeyRef"):
+            if reference := one.get("valueFrom", {}).get("fieldRef"):
+                section, _, field = reference["fieldPath"].partition(".")
+                found[one["name"]] = self._seen[section][field]
+            elif reference := one.get("valueFrom", {}).get("secretKeyRef"):
                 data = self._secret(reference["name"])
                 if reference["key"] not in data:
                     raise LookupError(f"couldn't find key {reference['key']} in Secret")
@@ -345,10 +374,15 @@ class Pod:
         return found
 
     def _secret(self, name: str) -> dict[str, bytes]:
-        answer = self._node.api.get(f"/api/v1/namespaces/{self.key[0]}/secrets/{name}")
+        data = self._get("secrets", name)["data"]
+        return {key: base64.b64decode(value) for key, value in data.items()}
+
+    def _get(self, plural: str, name: str) -> Json:
+        answer = self._node.api.get(f"/api/v1/namespaces/{self.key[0]}/{plural}/{name}")
         if answer.status_code == 404:
-            raise LookupError(f'secret "{name}" not found')
-        return {key: base64.b64decode(value) for key, value in answer.json()["data"].items()}
+            raise LookupError(f'{plural.removesuffix("s")} "{name}" not found')
+        found: Json = answer.json()
+        return found
 
     def _login(self, image: str) -> Mapping[str, Any] | None:
         """What the pod's secrets say on the image's registry."""
@@ -367,7 +401,9 @@ class Pod:
         if command := probe.get("exec", {}).get("command"):
             return self.box.run(command)[0] == 0
         if get := probe.get("httpGet"):
-            url = f"http://{self.box.address}:{get['port']}{get.get('path', '/')}"
+            ports = {one.get("name"): one["containerPort"] for one in self._container["ports"]}
+            port = ports.get(get["port"], get["port"])
+            url = f"http://{self.box.address}:{port}{get.get('path', '/')}"
             with suppress(httpx.HTTPError):
                 # A connection that is kept would outlive the container.
                 headers = {"connection": "close"}

@@ -206,6 +206,7 @@ class EngineRuntime:
             volumes=binds,
             labels={self._label: name},
             detach=True,
+            **_confined(spec["security"]),
         )
         return EngineBox(self._client, container)
 
@@ -213,6 +214,21 @@ class EngineRuntime:
         """Remove what is left."""
         for one in self._client.containers.list(all=True, filters={"label": self._label}):
             one.remove(force=True)
+
+
+def _confined(security: Mapping[str, Any]) -> dict[str, Any]:
+    """A security context, in the engine's words. Its own seccomp profile is the default."""
+    return {
+        "user": f"{security['runAsUser']}:{security['runAsGroup']}"
+        if "runAsUser" in security
+        else None,
+        "group_add": [security["fsGroup"]] if "fsGroup" in security else [],
+        "read_only": security.get("readOnlyRootFilesystem", False),
+        "cap_drop": security.get("capabilities", {}).get("drop", []),
+        "security_opt": ["no-new-privileges"]
+        if security.get("allowPrivilegeEscalation") is False
+        else [],
+    }
 
 
 def _stamped(line: str) -> Line:
