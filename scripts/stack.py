@@ -50,6 +50,7 @@ def prepare(folder: Path, env_file: Path, chosen: Mapping[str, str] | None = Non
         _make_registry(folder / "registry", folder / "secrets")
         settings = _write_settings(env_file, {**_settings(folder), **(chosen or {})})
         _write(folder / "client.env", _client(settings))
+        _write(folder / "passwd", _accounts(settings["STACK_USER"]))
     finally:
         os.umask(before)
 
@@ -151,6 +152,14 @@ def _client(settings: Mapping[str, str]) -> str:
     }
     lines = [f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()]
     return "".join(["# To work with the stack from this machine: source this file.\n", *lines])
+
+
+def _accounts(user: str) -> str:
+    """For Temporal's server, which does not start under a number that has no name."""
+    number, group = user.split(":")
+    names = {"0": "root"} | {number: "root" if number == "0" else "helix"}
+    lines = [f"{name}:x:{one}:{group}::/tmp:/bin/sh\n" for one, name in names.items()]
+    return "".join(lines)
 
 
 def main() -> int:

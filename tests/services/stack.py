@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +29,20 @@ from scripts.setup import stack as programs
 from scripts.setup.shell import ROOT, SetupFailed
 from scripts.stack import REGISTRY_USER, prepare
 from tests.services.need import missing
-from tests.services.registry import free_port
 
 UP_SECONDS = 240
+USER = os.getuid() or 12345
+"""Who uses the stack, and whom its workers run as: never root, whoever runs the tests."""
+AS_USER = (
+    []
+    if os.getuid()
+    else [
+        "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
+        # Python may be in root's home.
+        "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+    ]
+)  # fmt: skip
+"""What a command begins with to be run as that user."""
 PORTS = ("TEMPORAL", "UI", "CODEC", "POSTGRES", "REGISTRY", "PROMETHEUS", "GRAFANA", "OTLP")
 LABEL = "com.docker.compose.project"
 
@@ -155,13 +168,14 @@ def stack(folder: Path, worker_image: str) -> Iterator[Stack]:
     """A stack of its own name, ports and network, not up yet; gone afterwards, with its data."""
     _require()
     number = random.randrange(1, 255)
-    ports = {name: free_port() for name in PORTS}
+    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
     made = Stack(f"hxstack{os.getpid()}", folder / "stack", folder / "env", ports)
     # By a name that nobody else builds: `up` replaces what runs another image.
     image = f"helix-deploy/worker:{made.name}"
     subprocess.run(["docker", "tag", worker_image, image], check=True)
     chosen = {
         "STACK_NAME": made.name,
+        "STACK_USER": f"{USER}:{USER if AS_USER else os.getgid()}",
         "STACK_SUBNET": f"10.213.{number}.0/24",
         "STACK_GATEWAY": f"10.213.{number}.1",
         "STACK_HEALTH_INTERVAL": "2s",
@@ -169,11 +183,30 @@ def stack(folder: Path, worker_image: str) -> Iterator[Stack]:
         **{f"STACK_{name}_PORT": str(port) for name, port in ports.items()},
     }
     prepare(made.folder, made.env_file, chosen)
+    give(folder)
     try:
         yield made
     finally:
         made.down()
         subprocess.run(["docker", "rmi", image], check=True, capture_output=True)
+
+
+def give(folder: Path) -> None:
+    """Let all that is in a folder be the user's."""
+    for one in (folder, *folder.rglob("*")):
+        shutil.chown(one, USER)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody uses, and that the system gives to no client while the stack is down."""
+    found: list[int] = []
+    for port in random.sample(range(20000, 30000), 200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def _require() -> None:

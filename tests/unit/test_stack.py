@@ -118,3 +118,13 @@ def test_each_stack_has_passwords_of_its_own(tmp_path: Path, engine_socket: Path
         prepare(tmp_path / name, tmp_path / f"{name}.env")
     for file in (tmp_path / "a" / "secrets").iterdir():
         assert file.read_bytes() != (tmp_path / "b" / "secrets" / file.name).read_bytes()
+
+
+def test_temporal_finds_a_name_for_whoever_it_runs_as(tmp_path: Path, engine_socket: Path) -> None:
+    for user, last in (
+        ("0:0", "root:x:0:0::/tmp:/bin/sh"),
+        ("501:20", "helix:x:501:20::/tmp:/bin/sh"),
+    ):
+        env = tmp_path / f"{user}.env"
+        prepare(tmp_path / user, env, {"STACK_USER": user})
+        assert (tmp_path / user / "passwd").read_text().splitlines()[-1] == last
