@@ -21,7 +21,7 @@ from project import policy, secrets
 from project.config import EnterpriseTable, LocalTable
 from project.deploy import DeploySettings
 from project.eras import ERAS
-from project.kinds import Docker, Ecr, Fly, HelixCloud
+from project.kinds import Azure, Docker, Ecr, Fly, HelixCloud, Kind
 from project.load import Entry, Project
 from project.problems import ConfigErrors, Key, Problem, dotted
 from project.resolve import PLACEHOLDERS, assemble, has_queries, merged, nature, unfilled
@@ -383,6 +383,28 @@ def _unfilled(subject: Subject) -> Iterator[Problem]:
         )
 
 
+ELSEWHERE = (
+    'bucket = "…", endpoint_url = "https://…", access_key = "env:…" and secret_key = "env:…" of an '
+    "S3-compatible store"
+)
+"""What a kind must be told whose own cloud has no bucket for HelixDB."""
+
+
+def _bucket_keys(subject: Subject) -> Iterator[Problem]:
+    """Object storage on Azure, where no identity opens any: Blob Storage does not speak S3."""
+    settings = merged(subject.project.deploy, subject.entry.deploy).object_storage
+    if not isinstance(subject.entry.table, Azure) or settings is None or settings.access_key:
+        return
+    yield subject.at(
+        subject.deploy_key("object_storage"),
+        "error",
+        "storage-key",
+        "HelixDB speaks S3, which Azure's Blob Storage does not: the release has nothing to open "
+        f"«{settings.bucket}» with",
+        f"[{dotted(('deploy', subject.entry.name, 'object_storage'))}] needs {ELSEWHERE}",
+    )
+
+
 def _helix_data(subject: Subject) -> Iterator[Problem]:
     """A HelixDB v3 that would keep its data in memory only, or in the container."""
     instance, entry = subject.instance, subject.entry
@@ -417,7 +439,10 @@ def _helix_data(subject: Subject) -> Iterator[Problem]:
         f"this HelixDB keeps its data in {folder} inside the container, which no volume covers"
         if folder
         else "this HelixDB keeps its data in memory: a new release, or a restart, loses it",
-        f'add object_storage = "<bucket>", or HELIX_DATA_DIR with a volume, to {settings}; {allow}',
+        f'add object_storage = "<bucket>", or HELIX_DATA_DIR with a volume, to {settings}; {allow}'
+        if isinstance(entry.table, Kind) and entry.table.MAKES_BUCKETS
+        else f"add [{dotted(('deploy', entry.name, 'object_storage'))}] with {ELSEWHERE}, or "
+        f"HELIX_DATA_DIR with a volume to {settings}; {allow}",
     )
 
 
@@ -534,4 +559,14 @@ def _policy(subject: Subject) -> Iterator[Problem]:
         yield subject.at(key, "error", "policy", found.message, found.hint)
 
 
-_EACH = (_names, _old_settings, _unfilled, _helix_data, _secrets, _signatures, _policy, _contents)
+_EACH = (
+    _names,
+    _old_settings,
+    _unfilled,
+    _helix_data,
+    _bucket_keys,
+    _secrets,
+    _signatures,
+    _policy,
+    _contents,
+)

@@ -18,6 +18,9 @@ class Kind(DbConfig):
     """False: the kind only stores images."""
     STORAGE: ClassVar[dict[str, str]] = {}
     """What object storage in the kind's own cloud is reached by, where that is not AWS."""
+    MAKES_BUCKETS: ClassVar[bool] = False
+    """Whether its own cloud has object storage that HelixDB can use, where its provider makes the
+    bucket."""
     KEEPS: ClassVar[frozenset[str]] = frozenset()
     """Keys that its provider wants in its settings, though they are a part of `Instance` too."""
 
@@ -180,6 +183,7 @@ class Aws(Runtime):
     """Amazon ECS on Fargate."""
 
     KIND = "aws"
+    MAKES_BUCKETS = True
 
     region: str
     """The AWS region."""
@@ -217,6 +221,7 @@ class Gcp(Runtime):
     """Google Cloud Run."""
 
     KIND = "gcp"
+    MAKES_BUCKETS = True
     STORAGE = {"endpoint_url": "https://storage.googleapis.com", "region": "auto"}
 
     project_id: str

@@ -14,8 +14,9 @@ from providers.azure_api import Api
 from providers.azure_app import AzureSettings
 
 INSTEAD = (
-    "or keep the data in object storage: remove the volume, and add object_storage with the "
-    "endpoint_url of an S3-compatible store; see docs/providers/azure.md"
+    "or remove the volume and keep the data in an S3-compatible store elsewhere (Blob Storage does "
+    'not speak S3): [deploy.{name}.object_storage] with bucket = "…", endpoint_url = "https://…", '
+    'access_key = "env:…" and secret_key = "env:…"; see docs/providers/azure.md'
 )
 APPS = "Microsoft.App/containerApps"
 ENVIRONMENTS = "Microsoft.App/managedEnvironments"
@@ -154,6 +155,10 @@ class Preflight:
         return [one for one in wanted if not _granted(one, allowed)]
 
     @property
+    def _instead(self) -> str:
+        return INSTEAD.format(name=self._instance.name)
+
+    @property
     def _scope(self) -> str:
         own = self._settings
         return f"/subscriptions/{own.subscription_id}/resourceGroups/{own.resource_group}"
@@ -211,12 +216,12 @@ class Preflight:
         if any(volume.path for volume in volumes):
             raise ConfigurationError(
                 "Container Apps has no machine whose folder a volume could be",
-                hint=f"give the volume a name instead of a path, {INSTEAD}",
+                hint=f"give the volume a name instead of a path, {self._instead}",
             )
         if not own.storage:
             raise ConfigurationError(
                 "a volume needs an NFS share of Azure Files, and none is named",
-                hint=f"set storage in {self._table} to a storage of the environment, {INSTEAD}",
+                hint=f"set storage in {self._table} to one of the environment, {self._instead}",
             )
         try:
             found: az.ManagedEnvironmentStorage = self._api.read(
@@ -238,7 +243,7 @@ class Preflight:
             raise ConfigurationError(
                 f"the storage «{own.storage}» is an SMB share, which has neither the locks nor the "
                 "permissions that a database needs",
-                hint=f"set storage in {self._table} to an NFS share, {INSTEAD}",
+                hint=f"set storage in {self._table} to an NFS share, {self._instead}",
             )
         if aca.plain(nfs.access_mode) == "ReadOnly":
             raise ConfigurationError(

@@ -638,7 +638,11 @@ STORE = ObjectStorage(bucket="acme-helix", endpoint_url="https://s3.example.com"
     ("more", "says"),
     [
         ({"volumes": DATA}, "set storage in [cloud.prod.azure]"),
-        ({"volumes": DATA, "settings": {"storage": "smb"}}, "add object_storage"),
+        (
+            {"volumes": DATA, "settings": {"storage": "smb"}},
+            '[deploy.prod.object_storage] with bucket = "…", endpoint_url = "https://…", '
+            'access_key = "env:…" and secret_key = "env:…"',
+        ),
         ({"volumes": DATA, "settings": {"storage": "smb"}}, "is an SMB share"),
         ({"volumes": DATA, "settings": {"storage": "files", "max_replicas": 2}}, "single writer"),
         ({"object_storage": STORE, "settings": {"max_replicas": 2}}, "single writer"),

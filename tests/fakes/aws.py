@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import parse_qs
 from uuid import uuid4
 
@@ -56,8 +56,9 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from tests.fakes.aws_container import Container
-from tests.fakes.aws_iam import simulate_principal_policy
+from tests.fakes.aws_iam import permits, simulate_principal_policy
 from tests.fakes.aws_wire import ADMIN, permission_of
+from tests.fakes.database import begin
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
@@ -134,6 +135,10 @@ class EcsWorld:
         self.lock = threading.RLock()
         self._containers: dict[str, dict[str, Any]] = {}
         """Task definition -> its container, which tasks keep even if it is deleted."""
+        self._roles: dict[str, str] = {}
+        """Task definition -> the ARN of its task role."""
+        self.url = ""
+        """Where S3 is reached."""
         self._running: dict[str, Container] = {}
         """Task -> what serves for it."""
         self._tokens: dict[str, str] = {}
@@ -186,6 +191,7 @@ class EcsWorld:
         if definition.status != "ACTIVE":
             raise EcsClientException("TaskDefinition is inactive")
         self._containers[definition.arn] = definition.container_definitions[0]
+        self._roles[definition.arn] = getattr(definition, "task_role_arn", "")
         keys = (
             "desiredCount", "networkConfiguration", "loadBalancers", "deploymentConfiguration",
             "availabilityZoneRebalancing", "healthCheckGracePeriodSeconds",
@@ -455,7 +461,7 @@ class EcsWorld:
         """What becomes of its tasks, and the reason if they cannot start."""
         container = self._containers[task]
         for secret in container.get("secrets", ()):
-            if not _has_secret(secret["valueFrom"]):
+            if _secret(secret["valueFrom"]) is None:
                 return "cannot-pull", (
                     "ResourceInitializationError: unable to pull secrets or registry auth: "
                     "ResourceNotFoundException: Secrets Manager can't find the specified secret."
@@ -476,10 +482,26 @@ class EcsWorld:
         environment = _environment(container)
         if name := environment.get("NAME"):
             port = container["portMappings"][0]["containerPort"]
-            serves = Container(name, environment["BEHAVIOUR"], port)
+            data = None
+            if "S3_BUCKET" in environment:
+                own = self._credentials(task["taskDefinitionArn"], environment)
+                data = begin({**environment, **own}, {"": self.url})
+            serves = Container(name, environment["BEHAVIOUR"], port, data)
             self._running[task["taskArn"]] = serves
             task["attachments"][0]["details"][0]["value"] = serves.address
             self._log(task, f"starting {name}")
+
+    def _credentials(self, definition: str, environment: dict[str, str]) -> dict[str, str]:
+        """What the SDK in a container finds: keys of its own, else those of the task's role."""
+        given = self._containers[definition].get("secrets", ())
+        if secrets := {one["name"]: _secret(one["valueFrom"]) or "" for one in given}:
+            return secrets
+        resource = f"arn:aws:s3:::{environment['S3_BUCKET']}/{environment['DB_PATH']}x"
+        iam = get_backend("iam")[ACCOUNT]["aws"]
+        for action in ("s3:PutObject", "s3:GetObject"):
+            if not permits(iam, self._roles[definition], action, resource):
+                raise PermissionError(f"{self._roles[definition]} lacks {action} on {resource}")
+        return {"AWS_ACCESS_KEY_ID": "role", "AWS_SECRET_ACCESS_KEY": "role"}
 
     def close(self) -> None:
         """Stop every container."""
@@ -570,7 +592,7 @@ def aws_server(images: Path | None = None) -> Iterator[AwsServer]:
         )
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
-        aws.url = f"http://127.0.0.1:{server.server_port}"
+        aws.url = world.url = f"http://127.0.0.1:{server.server_port}"
         try:
             yield aws
         finally:
@@ -740,15 +762,16 @@ def _environment(container: dict[str, Any]) -> dict[str, str]:
     return {one["name"]: one["value"] for one in container.get("environment", ())}
 
 
-def _has_secret(value_from: str) -> bool:
+def _secret(value_from: str) -> str | None:
+    """What a reference to a key of a secret leads to; None if nowhere."""
     found = re.fullmatch(r"(arn:aws:secretsmanager:[^:]+:[^:]+:secret:[^:]+):([^:]*)::", value_from)
     if found is None:
-        return False
+        return None
     for secret in _backend("secretsmanager").secrets.values():
         if secret.arn == found[1]:
             text = secret.versions[secret.default_version_id]["secret_string"]
-            return found[2] in json.loads(text)
-    return False
+            return cast("str | None", json.loads(text).get(found[2]))
+    return None
 
 
 def _backends(service: str) -> BackendDict[Any]:

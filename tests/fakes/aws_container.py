@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _NUMBERS = itertools.count(1)
@@ -16,9 +18,12 @@ class Container:
         name: what it answers.
         behaviour: `serve`, `sick` (answer 500), or `hang` (do not answer).
         port: where.
+        data: what it read from its database, which it answers at /data.
     """
 
-    def __init__(self, name: str, behaviour: str, port: int) -> None:
+    def __init__(
+        self, name: str, behaviour: str, port: int, data: Sequence[str] | None = None
+    ) -> None:
         number = next(_NUMBERS)
         self.address = f"127.1.{number // 250}.{number % 250 + 1}"
         self._server: ThreadingHTTPServer | None = None
@@ -27,10 +32,11 @@ class Container:
 
         class Page(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                body = (json.dumps(data) if self.path == "/data" else name).encode()
                 self.send_response(500 if behaviour == "sick" else 200)
-                self.send_header("Content-Length", str(len(name)))
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(name.encode())
+                self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 """Not in a test's output."""

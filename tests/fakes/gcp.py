@@ -305,6 +305,10 @@ class FakeGcp:
             name=version.name, payload=sm.SecretPayload(data=data)
         )
 
+    def secret(self, name: str) -> str:
+        """The value of a version, as a container has it."""
+        return self._version(name)[1].decode()
+
     def _version(self, name: str) -> tuple[sm.SecretVersion, bytes]:
         secret, _, number = name.partition("/versions/")
         known = self.versions.get(secret, [])

@@ -21,6 +21,7 @@ from google.cloud import run_v2
 from google.iam.v1 import iam_policy_pb2
 from google.longrunning import operations_pb2
 
+from tests.fakes.database import begin
 from tests.fakes.gcp_refused import Refused
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ RETRIED = (
     run_v2.Condition.CommonReason.POSTPONED_RETRY,
 )
 Revisions = dict[str, run_v2.Revision]
+STORAGE = "https://storage.googleapis.com"
+"""Where containers find Cloud Storage's XML API."""
 
 
 @dataclass
@@ -72,6 +75,10 @@ class CloudRun:
         self.services: dict[str, run_v2.Service] = {}
         self.revisions: dict[str, Revisions] = {}
         """Service -> its revisions, by their full names."""
+        self.storage = ""
+        """Where Cloud Storage is reached."""
+        self.data: dict[str, list[str]] = {}
+        """Revision -> what it read from its database as it began, if it has one in a bucket."""
         self.behaviours: dict[str, Behaviour] = {}
         """Digest of an image -> how it fares."""
         self.lag = 0.0
@@ -124,6 +131,8 @@ class CloudRun:
         behaviour = self._behaviour(revision)
         self.cloud.log(_id(service.name), name, f"answered {path} with {behaviour.status}")
         about = {"revision": name, "image": revision.containers[0].image, "name": behaviour.name}
+        if revision.name in self.data:
+            about["data"] = ",".join(self.data[revision.name])
         return behaviour.status, about
 
     def _behaviour(self, revision: run_v2.Revision) -> Behaviour:
@@ -302,16 +311,28 @@ class CloudRun:
             last = "it is broken" if behaviour.name else "panic: cannot open the database"
             self.cloud.log(_id(service.name), _id(revision.name), last)
         revision.conditions = [condition]
+        if condition.state == SUCCEEDED:
+            env = self._environment(revision)
+            if "S3_BUCKET" in env:
+                self.data[revision.name] = begin(env, {STORAGE: self.storage})
+
+    def _environment(self, revision: run_v2.Revision) -> dict[str, str]:
+        """What its container has, secrets included."""
+        env = {}
+        for one in revision.containers[0].env:
+            selector = one.value_source.secret_key_ref
+            env[one.name] = one.value
+            if selector.secret:
+                name = f"{_secret(revision, selector)}/versions/{selector.version}"
+                env[one.name] = self.cloud.secret(name)
+        return env
 
     def _missing_secret(self, revision: run_v2.Revision) -> str:
-        project = revision.name.split("/")[1]
         for one in revision.containers[0].env:
             selector = one.value_source.secret_key_ref
             if not selector.secret:
                 continue
-            path = selector.secret
-            if "/" not in path:
-                path = f"projects/{project}/secrets/{path}"
+            path = _secret(revision, selector)
             if int(selector.version) > len(self.cloud.versions.get(path, [])):
                 return f"Secret {path}/versions/{selector.version} was not found"
         return ""
@@ -383,6 +404,13 @@ class CloudRun:
     def _need(self, permission: str, resource: str) -> None:
         if permission in self.cloud.denied:
             _refuse("PERMISSION_DENIED", f"Permission '{permission}' denied on '{resource}'")
+
+
+def _secret(revision: run_v2.Revision, selector: run_v2.SecretKeySelector) -> str:
+    """The whole name of a secret that a revision refers to."""
+    if "/" in selector.secret:
+        return selector.secret
+    return f"projects/{revision.name.split('/')[1]}/secrets/{selector.secret}"
 
 
 def _id(name: str) -> str:

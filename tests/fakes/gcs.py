@@ -1,6 +1,7 @@
-"""Cloud Storage's JSON API on loopback, as far as buckets and the removal of objects go.
+"""Cloud Storage on loopback: its JSON API, as far as buckets and the removal of objects go, and of
+its XML API, which is S3's, what a database does with objects.
 
-The real client speaks to it (`STORAGE_EMULATOR_HOST`), and reads every answer.
+The real clients speak to it (`STORAGE_EMULATOR_HOST`, boto3), and read every answer.
 
     with fake_gcs() as gcs:
         gcs.url, gcs.buckets["data"].objects
@@ -9,13 +10,18 @@ The real client speaks to it (`STORAGE_EMULATOR_HOST`), and reads every answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 
 @dataclass
@@ -24,6 +30,8 @@ class FakeBucket:
 
     resource: dict[str, Any]
     objects: list[tuple[str, int]] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """What those have that were put by the XML API."""
 
 
 @dataclass
@@ -34,6 +42,8 @@ class FakeGcs:
     buckets: dict[str, FakeBucket] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
     """Names that another project has."""
+    hmac: dict[str, str] = field(default_factory=dict)
+    """The keys that open the XML API: id -> secret."""
     lost: set[str] = field(default_factory=set)
     """Methods whose next call is carried out and answered by 503."""
     calls: list[str] = field(default_factory=list)
@@ -79,6 +89,44 @@ class FakeGcs:
                 return 204, None
         return 501, f"{method} {path} is not played here"
 
+    def object(
+        self, method: str, path: str, query: dict[str, list[str]], body: bytes
+    ) -> tuple[int, bytes]:
+        """One call of the XML API, by whoever has a key."""
+        name, _, key = unquote(path).strip("/").partition("/")
+        bucket = self.buckets.get(name)
+        if bucket is None:
+            return 404, b"<Error><Code>NoSuchBucket</Code></Error>"
+        match method, key:
+            case "PUT", key if key:
+                bucket.objects.append((key, len(bucket.objects) + 1))
+                bucket.contents[key] = body
+                return 200, b""
+            case "GET", "":
+                prefix = query.get("prefix", [""])[0]
+                found = sorted(one for one in bucket.contents if one.startswith(prefix))
+                keys = "".join(f"<Contents><Key>{one}</Key></Contents>" for one in found)
+                return 200, f"<ListBucketResult>{keys}</ListBucketResult>".encode()
+            case "GET", key if key in bucket.contents:
+                return 200, bucket.contents[key]
+        return 404, b"<Error><Code>NoSuchKey</Code></Error>"
+
+    def knows(self, method: str, url: str, headers: Mapping[str, str]) -> bool:
+        """Whether a request is signed with an HMAC key (AWS's signature, version 4)."""
+        found = re.fullmatch(
+            r"AWS4-HMAC-SHA256 Credential=(?P<id>[^/]+)/\d+/(?P<region>[^/]+)/s3/aws4_request, "
+            r"SignedHeaders=(?P<headers>[^,]+), Signature=(?P<signature>\w+)",
+            headers.get("authorization", ""),
+        )
+        if found is None or found["id"] not in self.hmac:
+            return False
+        signed = {name: headers[name] for name in found["headers"].split(";")}
+        request = AWSRequest(method, url, headers=signed)
+        request.context["timestamp"] = headers["x-amz-date"]
+        auth = S3SigV4Auth(Credentials(found["id"], self.hmac[found["id"]]), "s3", found["region"])
+        text = auth.string_to_sign(request, auth.canonical_request(request))
+        return auth.signature(text, request) == found["signature"]
+
     def _create(self, body: dict[str, Any]) -> tuple[int, Any]:
         if body["name"] in self.buckets:
             return 409, "Your previous request to create the named bucket succeeded."
@@ -96,6 +144,8 @@ def fake_gcs() -> Iterator[FakeGcs]:
 
         def _serve(self) -> None:
             url = urlsplit(self.path)
+            if not url.path.startswith("/storage/v1/"):
+                return self._object(url)
             path = url.path.split("/storage/v1/", 1)[-1].strip("/").split("/")
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
             body = json.loads(raw) if raw else {}
@@ -113,7 +163,19 @@ def fake_gcs() -> Iterator[FakeGcs]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _serve
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve
+
+        def _object(self, url: SplitResult) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            if gcs.knows(self.command, f"{gcs.url}{self.path}", headers):
+                status, content = gcs.object(self.command, url.path, parse_qs(url.query), body)
+            else:
+                status, content = 403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>"
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, *_: object) -> None: ...
 

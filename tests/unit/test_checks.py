@@ -122,6 +122,32 @@ def test_a_helixdb_that_forgets_is_found(text: str, expected: list[str]) -> None
     assert severities(text, "memory-only") == expected
 
 
+AZURE = (
+    '[cloud.p.azure]\nsubscription_id = "s"\nresource_group = "g"\nlocation = "westeurope"\n'
+    'image = "ghcr.io/helixdb/helixdb:v0.0.4"\n'
+)
+ELSEWHERE = ('bucket = "…"', 'endpoint_url = "https://…"', "access_key", "secret_key", "env:…")
+
+
+def test_where_no_bucket_is_made_a_database_is_told_which_keys_to_write() -> None:
+    (azure,) = found(AZURE, "memory-only")
+    assert azure.severity == "error"
+    assert all(one in azure.fix for one in ("[deploy.p.object_storage]", *ELSEWHERE))
+    (amazon,) = found(HELIX + '[cloud.p.aws]\nregion = "eu-west-1"\n', "memory-only")
+    assert 'object_storage = "<bucket>"' in amazon.fix
+
+
+def test_a_bucket_that_nothing_on_azure_opens_is_refused() -> None:
+    text = OTHER + AZURE + '[deploy.p]\nobject_storage = "acme"\n'
+    (problem,) = found(text, "storage-key")
+    assert (problem.severity, problem.key) == ("error", "deploy.p.object_storage")
+    assert "Blob Storage" in problem.message
+    assert all(one in problem.fix for one in ("[deploy.p.object_storage]", *ELSEWHERE))
+    keys = 'bucket = "acme"\naccess_key = "env:A"\nsecret_key = "env:B"\n'
+    assert found(OTHER + AZURE + f"[deploy.p.object_storage]\n{keys}", "storage-key") == []
+    assert found(OTHER + AZURE, "storage-key") == []
+
+
 def test_secret_references_must_lead_somewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
