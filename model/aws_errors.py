@@ -40,8 +40,9 @@ CODES: dict[type[HelixError], tuple[str, ...]] = {
     ),
     QuotaExceeded: (
         # botocore throttles on these; ECS, ECR, IAM and Secrets Manager mean a quota.
-        "LimitExceededException", "LimitExceeded", "ServiceQuotaExceededException",
-        "AccessPointLimitExceeded", "FileSystemLimitExceeded", "InsufficientThroughputCapacity",
+        "LimitExceededException", "LimitExceeded", "TooManyBuckets",
+        "ServiceQuotaExceededException", "AccessPointLimitExceeded", "FileSystemLimitExceeded",
+        "InsufficientThroughputCapacity",
     ),
     AuthExpired: (
         "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidIdentityToken",
@@ -107,12 +108,24 @@ READS = ("Describe", "List", "Get", "Filter")
 """How the operations begin that change nothing."""
 
 HINTS: dict[type[HelixError], str] = {
+    Transient: "AWS has trouble; it is tried again, and https://health.aws.amazon.com may say more",
+    Ambiguous: "the next attempt looks for what this one did",
     Throttled: "AWS asks for fewer calls; it is tried again",
     QuotaExceeded: "ask for a higher limit in AWS's Service Quotas, or remove what is not needed",
     AuthExpired: "log in again: aws sso login, or renew the credentials in the environment",
     Busy: "AWS is still at work on it; it is tried again",
+    NotFound: "correct its name or the region in the instance's table, or make it; see "
+    "docs/providers/aws.md",
+    Conflict: "something of this name is there already: remove it, or rename the instance",
+    ConfigurationError: "correct the setting that the message names; see docs/providers/aws.md",
 }
-"""What to do, where the code alone says it."""
+"""What to do, where the class alone says it."""
+
+CODE_HINTS = {
+    "ClusterNotFoundException": "make the cluster: aws ecs create-cluster --cluster-name …, or "
+    "correct `cluster` or `region`",
+}
+"""What to do about a code."""
 
 PERMISSIONS = {"efs": "elasticfilesystem", "elbv2": "elasticloadbalancing"}
 """What permissions call a service, where boto3 calls it otherwise."""
@@ -180,7 +193,8 @@ def translate(error: Exception, service: str, operation: str = "") -> HelixError
     unanswered = any(one in UNANSWERED for one in _names(error))
     if not name or (unanswered and name != "SSLError"):
         lost = unanswered and not operation.startswith(READS)
-        return (Ambiguous if lost else Transient)(f"{doing}: AWS does not answer: {error}")
+        cls = Ambiguous if lost else Transient
+        return cls(f"{doing}: AWS does not answer: {error}", hint=HINTS[cls])
     hint = HINTS.get(_BY_CODE[name], "")
     if name in NO_CREDENTIALS:
         hint = "log in: aws configure, aws sso login, or set AWS_ACCESS_KEY_ID; see docs/providers"
@@ -191,7 +205,7 @@ def _of_answer(answer: Mapping[str, Any], doing: str) -> HelixError:
     code, message = answer["Error"].get("Code", ""), answer["Error"].get("Message", "")
     about = answer.get("ResponseMetadata", {})
     cls = classify(code, message, about.get("HTTPStatusCode", 0))
-    hint = HINTS.get(cls, "")
+    hint = CODE_HINTS.get(code) or HINTS.get(cls, "")
     if cls is PermissionDenied:
         hint = f"allow {doing} for these credentials: see docs/providers/aws.md"
     wait = about.get("HTTPHeaders", {}).get("retry-after", "")

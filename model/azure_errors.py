@@ -141,6 +141,12 @@ ENTRA: dict[str, type[HelixError]] = {
 DOCS = "see docs/providers/azure.md"
 LOGIN = f"log in: az login, or set AZURE_CLIENT_ID and what belongs to it; {DOCS}"
 HINTS: dict[type[HelixError], str] = {
+    Transient: "Azure has trouble; it is tried again, and https://azure.status.microsoft may say "
+    "more",
+    Ambiguous: "the next attempt looks for what this one did",
+    NotFound: f"correct its name in the instance's table, or make it; {DOCS}",
+    Conflict: "something of this name is there already: remove it, or rename the instance",
+    ConfigurationError: f"correct the setting that the message names; {DOCS}",
     Throttled: "Azure asks for fewer calls; it is tried again",
     QuotaExceeded: "ask for more under «Usage + quotas» of the subscription, or remove something",
     AuthExpired: LOGIN,
@@ -230,7 +236,7 @@ def _of_exception(error: Exception, doing: str, *, reads: bool) -> HelixError:
         cls = Transient
     # What follows the first line repeats every credential that was tried.
     said = text[entra.start() :] if entra else text
-    hint = LOGIN if cls in (PermissionDenied, AuthExpired, ConfigurationError) else ""
+    hint = LOGIN if cls in (PermissionDenied, AuthExpired, ConfigurationError) else HINTS[cls]
     return cls(f"{doing}: {said.splitlines()[0] if said else type(error).__name__}", hint=hint)
 
 

@@ -93,7 +93,14 @@ LOGIN = (
     "log in: gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS; "
     "see docs/providers/gcp.md"
 )
+_STATUS_PAGE = "and https://status.cloud.google.com may say more"
 HINTS: dict[type[HelixError], str] = {
+    Transient: f"Google Cloud has trouble; it is tried again, {_STATUS_PAGE}",
+    Ambiguous: "the next attempt looks for what this one did",
+    PlatformUnhealthy: f"Google Cloud cannot carry it out, {_STATUS_PAGE}",
+    NotFound: "correct project_id, region or the name in the instance's table, or make it",
+    Conflict: "something of this name is there already: remove it, or rename the instance",
+    ConfigurationError: "correct the setting that the message names; see docs/providers/gcp.md",
     Throttled: "Google asks for fewer calls; it is tried again",
     QuotaExceeded: "ask for more under «Quotas» in the console, or remove what is not needed",
     AuthExpired: LOGIN,
@@ -108,6 +115,9 @@ REASON_HINTS = {
     "LOCATION_ORG_POLICY_VIOLATED": "choose a region that your organisation allows",
 }
 """What to do about a reason."""
+
+HTTP_REQUEST_ID = "x-guploader-uploadid"
+"""The header that names a request to Cloud Storage, for Google's support."""
 
 _BY_MESSAGE = tuple(
     (code, re.compile(pattern, re.IGNORECASE), cls) for code, pattern, cls in MESSAGES
@@ -149,7 +159,7 @@ def translate(error: Exception, doing: str, *, reads: bool = False) -> HelixErro
     return cls(
         f"{doing}: {message}",
         hint=_hint(error, cls, reason, message, doing),
-        request_id=_detail(error, "request_id") or "",
+        request_id=_request_id(error),
         retry_after=_retry_after(error),
     )
 
@@ -161,10 +171,10 @@ def _of_exception(error: Exception, doing: str) -> HelixError:
         cls = Transient
     # The arguments of google-auth's errors may hold a whole answer: only its sentence goes on.
     said = str(error.args[0]) if error.args else type(error).__name__
-    hint = LOGIN if cls in (PermissionDenied, AuthExpired) else ""
+    hint = LOGIN if cls is PermissionDenied else HINTS[cls]
     if "Forbidden" in names:
         hint = f"grant {doing} to these credentials: see docs/providers/gcp.md"
-    return cls(f"{doing}: {said}", hint=hint)
+    return cls(f"{doing}: {said}", hint=hint, request_id=_request_id(error))
 
 
 def _hint(error: Exception, cls: type[HelixError], reason: str, message: str, doing: str) -> str:
@@ -184,6 +194,12 @@ def _detail(error: Exception, field: str) -> Any:
         if (value := getattr(detail, field, None)) is not None:
             return value
     return None
+
+
+def _request_id(error: Exception) -> str:
+    """What Google calls the request: among the details of gRPC's errors, a header of HTTP's."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return str(_detail(error, "request_id") or headers.get(HTTP_REQUEST_ID, ""))
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -17,6 +17,8 @@ from model.errors import (
 )
 
 LOG_IN = "log in again: run HelixDB's own `helix auth login` where the worker runs"
+TROUBLE = "Helix Cloud has trouble; it is tried again"
+UNKNOWN = (ConfigurationError, "see the message, and the instance's table")
 
 STATUS: dict[int, tuple[type[HelixError], str]] = {
     400: (BuildFailed, "correct the queries, then push again"),
@@ -24,11 +26,11 @@ STATUS: dict[int, tuple[type[HelixError], str]] = {
     402: (QuotaExceeded, "see the workspace's billing at https://cloud.helix-db.com"),
     403: (PermissionDenied, "ask the workspace's owner for access to the cluster"),
     404: (NotFound, "check cluster_id: helix set <instance>.cluster_id"),
-    408: (Transient, ""),
+    408: (Transient, TROUBLE),
     409: (Busy, "another deployment of the cluster is going on"),
     413: (ConfigurationError, "the queries are too large: at most 20 MiB and 2,000 files"),
     422: (BuildFailed, "correct the queries, then push again"),
-    429: (Throttled, ""),
+    429: (Throttled, "Helix Cloud asks for fewer calls; it is tried again"),
 }
 """HTTP status -> what it means, and what to do. From 500 on: transient."""
 
@@ -63,4 +65,4 @@ def from_status(status: int, said: str) -> tuple[type[HelixError], str]:
     for code, part, cls, hint in SENTENCES:
         if code == status and part in said.lower():
             return cls, hint
-    return STATUS.get(status) or (Transient if status >= 500 else ConfigurationError, "")
+    return STATUS.get(status) or ((Transient, TROUBLE) if status >= 500 else UNKNOWN)

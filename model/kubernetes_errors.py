@@ -124,6 +124,11 @@ HINTS: dict[type[HelixError], str] = {
     "auth whoami",
     PermissionDenied: f"see the Role in {DOCUMENT}",
     Busy: "something else is changing it; it is tried again",
+    Transient: "the API server has trouble; it is tried again; see: kubectl get --raw /readyz",
+    Ambiguous: "the next attempt looks for what this one did",
+    NotFound: "see that context and namespace are the right ones: kubectl get namespaces",
+    Conflict: "something of this name is there already: remove it, or rename the instance",
+    ConfigurationError: f"correct the setting that the message names; see {DOCUMENT}",
 }
 """What to do, where the class alone says it."""
 
@@ -218,7 +223,7 @@ def _of_exception(error: Exception, doing: str, reads: bool) -> HelixError:
     # Only its first line: a validation error would go on with the values that it refuses.
     said = (str(getattr(error, "reason", "") or error).splitlines() or [type(error).__name__])[0]
     hint = "see that certificate-authority in the kubeconfig is the cluster's"
-    return cls(f"{doing}: {said}", hint=hint if "SSLError" in names else "")
+    return cls(f"{doing}: {said}", hint=hint if "SSLError" in names else HINTS[cls])
 
 
 def _names(error: Exception) -> list[str]:

@@ -39,7 +39,11 @@ API: Rows = (
         PlatformUnhealthy,
         "most managers are gone: see docker node ls on another one",
     ),
-    (r"code = (unavailable|deadlineexceeded|canceled|aborted)|raft: ", Transient, ""),
+    (
+        r"code = (unavailable|deadlineexceeded|canceled|aborted)|raft: ",
+        Transient,
+        "its managers are busy: it is tried again; see docker node ls",
+    ),
     (r"network \S+ not found", NotFound, "docker network create --driver overlay <name>"),
     (
         r"cannot be used with services|only networks scoped to the swarm",

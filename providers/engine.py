@@ -77,6 +77,16 @@ STATUS: dict[int, type[HelixError]] = {
 }
 """What its status means, where the sentence says nothing."""
 
+HINTS: dict[type[HelixError], str] = {
+    PermissionDenied: "an authorization plug-in of the engine refuses it: ask who runs the engine",
+    NotFound: "see what is there: helix doctor <instance>",
+    Conflict: "something else has the name: rename the instance, or remove it",
+    ConfigurationError: "correct the setting that the message names, in [deploy.<instance>]",
+    Transient: "it is tried again; helix doctor says more of the engine",
+    PlatformUnhealthy: "helix doctor says more of the engine",
+}
+"""What to do, where the class alone says it."""
+
 
 @dataclass(frozen=True)
 class EngineAddress:
@@ -285,7 +295,7 @@ def translated(rows: Rows = ()) -> Iterator[None]:
     except APIError as error:
         raise from_api(error, rows) from None
     except requests.exceptions.Timeout:
-        raise Transient("the engine does not answer in time") from None
+        raise Transient("the engine does not answer in time", hint=HINTS[Transient]) from None
     except (requests.exceptions.RequestException, DockerException, OSError) as error:
         if "SSLError" in str(error):  # docker-py keeps its cause as text only
             raise ConfigurationError(
@@ -303,9 +313,10 @@ def from_api(error: APIError, rows: Rows = ()) -> HelixError:
     said = " ".join(str(error.explanation or error).split())
     for pattern, cls, hint in (*rows, *SENTENCES):
         if re.search(pattern, said, re.IGNORECASE):
-            return cls(said, hint=hint)
+            return cls(said, hint=hint or HINTS.get(cls, ""))
     status = getattr(error.response, "status_code", 500)
-    return STATUS.get(status, classify(said, default=Transient))(said)
+    cls = STATUS.get(status, classify(said, default=Transient))
+    return cls(said, hint=HINTS.get(cls, ""))
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:

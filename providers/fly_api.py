@@ -41,6 +41,8 @@ Json = dict[str, Any]
 
 _TOKEN = "make a token with `fly tokens create deploy --app <app>` and set FLY_API_TOKEN to it"
 
+TROUBLE = "Fly.io has trouble; it is tried again, and https://status.flyio.net may say more"
+
 SENTENCES: tuple[tuple[int, str, Row], ...] = (
     (401, "expired", Row(AuthExpired, _TOKEN)),
     (422, "name_taken", Row(Conflict, "app names are shared by all of Fly.io: rename the "
@@ -59,12 +61,14 @@ STATUS: dict[int, Row] = {
     401: Row(PermissionDenied, _TOKEN),
     402: Row(QuotaExceeded, "see https://fly.io/dashboard for the account's billing"),
     403: Row(PermissionDenied, _TOKEN),
-    404: Row(NotFound),
-    408: Row(Transient),
+    404: Row(
+        NotFound, "see that the app is there, and of the token's organisation: helix push makes it"
+    ),
+    408: Row(Transient, TROUBLE),
     409: Row(Busy, "someone else holds the machine's lease: it ends by itself"),
     412: Row(Busy, "the machine changed meanwhile: it is read again"),
     422: Row(ConfigurationError, "see the message, and [cloud.<instance>.fly]"),
-    429: Row(Throttled),
+    429: Row(Throttled, "Fly.io asks for fewer calls; it is tried again"),
 }
 """HTTP status -> what it means, where no sentence says more. From 500 on: transient."""
 
@@ -83,9 +87,9 @@ def from_response(answer: httpx.Response, doing: str) -> HelixError:
         (row for code, part, row in SENTENCES if code in (0, status) and part in said.lower()), None
     )
     if row is None and answer.request.method == "POST" and status in MAYBE_DONE:
-        row = Row(Ambiguous)
+        row = Row(Ambiguous, "the next attempt looks for what this one did")
     if row is None:
-        row = STATUS.get(status) or Row(Transient if status >= 500 else ConfigurationError)
+        row = STATUS.get(status) or (Row(Transient, TROUBLE) if status >= 500 else STATUS[400])
     return row.cls(
         f"cannot {doing}: Fly.io answers {status} {said}".rstrip(),
         hint=row.hint,

@@ -121,6 +121,8 @@ class RegistryAuth(httpx.Auth):
         if self._accepted and self.user and self._why != "insufficient_scope":
             return AuthExpired(
                 f"the registry {self.host} no longer accepts the credentials of {who}",
+                hint=f"log in again: docker login {self.host}, or renew the password in "
+                "[deploy.<instance>.registry]",
                 request_id=error.request_id,
             )
         return PermissionDenied(

@@ -69,7 +69,11 @@ class EcrRegistry(OciRegistry):
 
     kind: ClassVar[str] = "ecr"
     Settings: ClassVar[type[EcrSettings]] = EcrSettings
-    denied_hint: ClassVar[str] = "the permissions it takes are in docs/providers/ecr.md"
+    denied_hint: ClassVar[str] = (
+        "it takes ecr:BatchCheckLayerAvailability, ecr:BatchGetImage, ecr:GetDownloadUrlForLayer, "
+        "ecr:InitiateLayerUpload, ecr:UploadLayerPart, ecr:CompleteLayerUpload and ecr:PutImage on "
+        "the repository: see docs/providers/ecr.md"
+    )
 
     settings: EcrSettings
 

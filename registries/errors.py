@@ -34,6 +34,7 @@ class Row:
 
 
 _LOGIN = "check the user name and password, and what they may do there"
+_TROUBLE = "the registry has trouble; it is tried again"
 _AGAIN = Row(Transient, "the upload is begun again")
 
 CODES: dict[str, Row] = {
@@ -54,7 +55,7 @@ CODES: dict[str, Row] = {
     "UNSUPPORTED": Row(ConfigurationError, "the registry does not offer this operation"),
     "TOOMANYREQUESTS": Row(Throttled, "wait, or log in for a higher limit"),
     "QUOTA_EXCEEDED": Row(QuotaExceeded, "free some space in the registry"),
-    "UNAVAILABLE": Row(Transient),
+    "UNAVAILABLE": Row(Transient, _TROUBLE),
 }
 """The registry's own error code -> what it means. Goes before the HTTP status."""
 
@@ -65,11 +66,11 @@ STATUS: dict[int, Row] = {
     403: Row(PermissionDenied, _LOGIN),
     404: Row(NotFound, "check the repository's name"),
     405: Row(ConfigurationError, "the registry does not offer this operation"),
-    408: Row(Transient),
-    409: Row(Conflict),
+    408: Row(Transient, _TROUBLE),
+    409: Row(Conflict, "something else changed it meanwhile, or it may not be changed"),
     413: Row(QuotaExceeded, "the registry, or a proxy before it, limits the size of a layer"),
     416: _AGAIN,
-    425: Row(Transient),
+    425: Row(Transient, _TROUBLE),
     429: Row(Throttled, "wait, or log in for a higher limit"),
     507: Row(QuotaExceeded, "the registry's disk is full"),
 }
@@ -82,6 +83,7 @@ REQUEST_IDS = (
     "x-ms-correlation-request-id",
     "x-request-id",
     "docker-request-id",
+    "fly-request-id",
 )
 """Headers in which a registry names the request, for its support."""
 
@@ -95,7 +97,7 @@ def from_response(response: httpx.Response, doing: str) -> HelixError:
     code, message = _first_error(response)
     row = CODES.get(code) or STATUS.get(response.status_code)
     if row is None or (response.status_code >= 500 and response.status_code != 507):
-        row = Row(Transient if response.status_code >= 500 else ConfigurationError)
+        row = Row(Transient, _TROUBLE) if response.status_code >= 500 else STATUS[400]
     said = ": ".join(part for part in (code, message) if part) or response.reason_phrase
     if limit := response.headers.get("ratelimit-limit"):
         said += f" (limit {limit}, left {response.headers.get('ratelimit-remaining', 'unknown')})"

@@ -11,7 +11,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 class Refused(Exception):
     """An answer with a gRPC code other than OK."""
 
-    def __init__(self, code: str, message: str, reason: str = "", retry_after: float = 0) -> None:
+    def __init__(
+        self, code: str, message: str, reason: str = "", retry_after: float = 0, id: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status_pb2.Status(code=code_pb2.Code.Value(code), message=message)
         if reason:
@@ -24,7 +26,8 @@ class Refused(Exception):
             delay = duration_pb2.Duration()
             delay.FromMilliseconds(round(retry_after * 1000))
             self._add(error_details_pb2.RetryInfo(retry_delay=delay))
-            self._add(error_details_pb2.RequestInfo(request_id="request-7"))
+        if id or retry_after:
+            self._add(error_details_pb2.RequestInfo(request_id=id or "request-7"))
 
     def _add(self, detail: Any) -> None:
         packed = any_pb2.Any()
