@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.temporal import SEARCH_ATTRIBUTES
 from scripts.setup import stack as programs
 from scripts.setup.shell import ROOT
 from scripts.stack import prepare
@@ -63,6 +64,11 @@ def test_prometheus_looks_where_the_workers_are() -> None:
     ]
     expected = [f"{name}:{port}" for name, port in zip(WORKERS, ports, strict=True)]
     assert targets == [{"targets": expected}]
+
+
+def test_its_namespace_has_the_search_attributes_that_commands_set() -> None:
+    script = (ROOT / "stack/temporal/namespace.sh").read_text()
+    assert f"for name in {' '.join(SEARCH_ATTRIBUTES)}; do" in script
 
 
 def test_no_secret_is_in_an_environment() -> None:
