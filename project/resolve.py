@@ -50,9 +50,9 @@ from project.deploy import (
     StepTable,
     VolumeTable,
 )
-from project.kinds import Fly, Kind, Runtime
+from project.kinds import KINDS, Fly, Kind, Runtime
 from project.load import Entry, Project
-from project.problems import ConfigErrors, dotted
+from project.problems import ConfigErrors, Problem, dotted
 from project.reading import fields, nearest
 from project.table import Table
 
@@ -437,6 +437,8 @@ def _target(entry: Entry) -> Target:
 def _registry(project: Project, entry: Entry, settings: DeploySettings) -> RegistryTarget | None:
     table = settings.registry
     if table is not None and (table.repository or table.kind != "oci"):
+        if not table.repository:
+            raise ConfigErrors([_no_repository(project, entry, table.kind)])
         return RegistryTarget(
             kind=table.kind, repository=table.repository, settings=_registry_settings(table)
         )
@@ -458,6 +460,25 @@ def _registry(project: Project, entry: Entry, settings: DeploySettings) -> Regis
             },
         )
     return None
+
+
+ECR = "<account>.dkr.ecr.<region>.amazonaws.com/<name>"
+"""A repository of ECR, which its own table names in parts."""
+
+
+def _no_repository(project: Project, entry: Entry, registry: str) -> Problem:
+    """A kind of registry is named, and no repository in it."""
+    kind = KINDS.get(registry)
+    field = kind.model_fields.get("repository") if kind is not None else None
+    shape = str(field.description).rstrip(".") if field is not None else ""
+    own = ("deploy", entry.name, "registry", "kind")
+    return project.document.problem(
+        own if own in project.document.places else ("deploy", "registry", "kind"),
+        f"the registry of kind «{registry}» names no repository",
+        severity="error",
+        code="repository",
+        fix=f'write repository = "{shape or {"ecr": ECR}.get(registry, "…")}" beside it',
+    )
 
 
 def _registry_settings(table: RegistryTable) -> dict[str, JsonValue]:

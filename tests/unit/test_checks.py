@@ -122,6 +122,24 @@ def test_a_helixdb_that_forgets_is_found(text: str, expected: list[str]) -> None
     assert severities(text, "memory-only") == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("ecr", "<account>.dkr.ecr.<region>.amazonaws.com/<name>"),
+        ("ghcr", "ghcr.io/<owner>/<name>"),
+        ("gar", "<location>-docker.pkg.dev/<project>/<repository>/<name>"),
+        ("acr", "<registry>.azurecr.io/<name>"),
+    ],
+)
+def test_a_registry_without_a_repository_is_found_at_its_line(kind: str, shape: str) -> None:
+    text = OTHER + f'[cloud.p.docker]\n[deploy.p.registry]\nkind = "{kind}"\n'
+    (problem,) = found(text, "repository")
+    assert (problem.severity, problem.key, problem.line) == ("error", "deploy.p.registry.kind", 7)
+    assert f'repository = "{shape}"' in problem.fix
+    assert found(text + 'repository = "a/b"\n', "repository") == []
+    assert found(OTHER + "[cloud.p.docker]\n", "repository") == []
+
+
 AZURE = (
     '[cloud.p.azure]\nsubscription_id = "s"\nresource_group = "g"\nlocation = "westeurope"\n'
     'image = "ghcr.io/helixdb/helixdb:v0.0.4"\n'
