@@ -46,4 +46,7 @@ lock: env  ## compile the locks from pyproject.toml anew
 bench: tools  ## measure, and write docs/performance.md
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-.PHONY: help env tools demo demo-down stack-secrets test lint format image lock bench
+soak: tools  ## deploy a thousand times while calls fail, and write docs/reliability.md
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+.PHONY: help env tools demo demo-down stack-secrets test lint format image lock bench soak
