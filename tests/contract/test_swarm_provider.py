@@ -19,7 +19,7 @@ from docker.errors import APIError
 from docker.errors import NotFound as Missing
 from pydantic import SecretStr
 
-from helix_deploy.testing import ProviderSuite, World
+from helix_deploy.testing import ProviderSuite
 from model import names
 from model.artifact import Artifact, BuildSettings, Image
 from model.errors import (
@@ -38,9 +38,11 @@ from providers.engine import from_api
 from providers.swarm import SwarmProvider
 from providers.swarm_services import Services, Task
 from providers.swarm_spec import replicated
+from tests.contract.failing_suite import FailingSuite, FailingWorld
 from tests.contract.kill import killed_after
 from tests.services import engine as engines
-from tests.services.bridges import ssh_host
+from tests.services.bridges import ssh_host, tcp_engine
+from tests.services.faults import faulty
 from tests.services.swarm import Swarm, swarm
 from tests.services.traffic import traffic
 
@@ -56,7 +58,7 @@ def bed() -> Iterator[Swarm]:
         yield found
 
 
-class SwarmWorld(World):
+class SwarmWorld(FailingWorld):
     """One instance on the swarm, reached over TCP with TLS."""
 
     patience = 4.0
@@ -128,6 +130,17 @@ class SwarmWorld(World):
     def remove(self, revision: Revision) -> None:
         self.bed.client.api.remove_service(revision.id)
 
+    @contextmanager
+    def failing(self, rate: float, seed: int) -> Iterator[list[str]]:
+        with (
+            tcp_engine(socket=self.bed.socket) as port,
+            faulty(f"127.0.0.1:{port}", rate, seed) as line,
+            self.bed.lent(line.port, self.bed.address),
+        ):
+            host = f"tcp://{self.bed.address}:{line.port}"
+            self.settings = {**self.settings, "host": host, "tls": None}
+            yield line.injected
+
 
 @contextmanager
 def a_world(bed: Swarm, **options: Any) -> Iterator[SwarmWorld]:
@@ -142,7 +155,7 @@ def a_world(bed: Swarm, **options: Any) -> Iterator[SwarmWorld]:
                 api.remove_service(service["ID"])
 
 
-class TestStartFirst(ProviderSuite):
+class TestStartFirst(ProviderSuite, FailingSuite):
     """A service without a volume, checked beside the one that serves."""
 
     @pytest.fixture
@@ -151,7 +164,7 @@ class TestStartFirst(ProviderSuite):
             yield found
 
 
-class TestStopFirst(ProviderSuite):
+class TestStopFirst(ProviderSuite, FailingSuite):
     """A service with a volume, and a port of its node: what is special about it."""
 
     @pytest.fixture

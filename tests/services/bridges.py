@@ -73,11 +73,15 @@ def ssh_host(folder: Path) -> Iterator[SshHost]:
 
 
 @contextmanager
-def tcp_engine(context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[int]:
+def tcp_engine(
+    context: ssl.SSLContext | None = None,
+    address: str = "127.0.0.1",
+    socket: str | Path = ENGINE_SOCKET,
+) -> Iterator[int]:
     """A TCP port that leads to the engine; behind TLS if a context is given."""
 
     async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up, down = await asyncio.open_unix_connection(ENGINE_SOCKET)
+        up, down = await asyncio.open_unix_connection(socket)
         await asyncio.gather(pump(reader, down), pump(up, writer))
 
     async def listen() -> asyncio.Server:

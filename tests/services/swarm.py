@@ -51,15 +51,19 @@ class Swarm:
     has_mesh: bool
 
     @contextmanager
-    def lent(self, port: int) -> Iterator[None]:
+    def lent(self, port: int, address: str = "127.0.0.1") -> Iterator[None]:
         """In this block, a loopback port of ours is one of the swarm's too, such as that of a
-        registry: engines trust those that are on loopback."""
+        registry: engines trust those that are on loopback.
+
+        Args:
+            address: which one of the swarm's, if not loopback.
+        """
 
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             up, down = await asyncio.open_connection("127.0.0.1", port)
             await asyncio.gather(pump(reader, down), pump(up, writer))
 
-        listening = _socket_in(self.namespace, port)
+        listening = _socket_in(self.namespace, address, port)
 
         async def listen() -> asyncio.Server:
             return await asyncio.start_server(relay, sock=listening)
@@ -110,8 +114,8 @@ def swarm(folder: Path) -> Iterator[Swarm]:
         )
 
 
-def _socket_in(namespace: Path, port: int) -> socket.socket:
-    """A socket that listens on loopback in another network namespace. A thread enters that for a
+def _socket_in(namespace: Path, address: str, port: int) -> socket.socket:
+    """A socket that listens in another network namespace. A thread enters that for a
     moment, and only it: a socket stays where it was made."""
     made: list[socket.socket] = []
 
@@ -119,7 +123,7 @@ def _socket_in(namespace: Path, port: int) -> socket.socket:
         with namespace.open() as handle:
             if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), CLONE_NEWNET) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
-        made.append(socket.create_server(("127.0.0.1", port)))
+        made.append(socket.create_server((address, port)))
 
     thread = threading.Thread(target=make)
     thread.start()
