@@ -55,6 +55,7 @@ from providers.swarm_services import (
     ENDED_STATES,
     LABEL_PROMOTED,
     Json,
+    Known,
     Service,
     Services,
     Task,
@@ -130,10 +131,11 @@ class SwarmProvider(CloudProvider):
     @translated(API)
     def current(self) -> Revision | None:
         """What the public service's label names."""
-        public = self._services.public()
+        known = self._services.known()
+        public = known.public
         if public is None or not public.promoted:
             return None
-        release = self._services.of(public.promoted)
+        release = known.of(public.promoted)
         name = self._services.release_name(public.promoted)
         if release is None and public.deployment != public.promoted:
             return Revision(id=name, deployment=public.promoted)
@@ -147,16 +149,17 @@ class SwarmProvider(CloudProvider):
     def start(self, release: Release, previous: Revision | None) -> str:
         """See `CloudProvider.start`. A stop-first release has traffic as soon as it answers."""
         services = self._services
-        public, known = services.public(), services.releases()
-        self._fence(release, [*known, *([public] if public else [])])
+        known = services.known()
+        public = known.public
+        self._fence(release, [*known.releases, *([public] if public else [])])
         needed = {release.deployment, *((public.deployment, public.promoted) if public else ())}
-        for left in known:
+        for left in known.releases:
             if left.deployment not in needed and not left.promoted:
-                self._forget(left.deployment)  # left by failed deployments
-        if public is not None and self._unchanged(release, public):
-            self._wake(public)
+                self._forget(left.deployment, known)  # left by failed deployments
+        if public is not None and (same := self._unchanged(release, known)):
+            self._wake(public, same)
             return _handle(public.deployment)
-        service = services.of(release.deployment) or services.create(self._spec(release, public))
+        service = known.of(release.deployment) or services.create(self._spec(release, known))
         if service.deployment != release.deployment:
             raise Conflict(
                 f"a service «{service.name}» that is not ours holds the release's name",
@@ -174,23 +177,25 @@ class SwarmProvider(CloudProvider):
                     hint="a later deployment has taken over; see: helix status",
                 )
 
-    def _unchanged(self, release: Release, public: Service) -> bool:
+    def _unchanged(self, release: Release, known: Known) -> Service | None:
+        """The current release, if it is what is wanted."""
+        public = known.public
+        if public is None or public.promoted != public.deployment:
+            return None
         found = public.labels.get(names.LABEL_ARTIFACT), public.labels.get(names.LABEL_CONFIG)
         wanted = release.artifact.identity, release.instance.config_digest
-        current = public.promoted == public.deployment
-        return current and found == wanted and self._services.of(public.deployment) is not None
+        return known.of(public.deployment) if found == wanted else None
 
-    def _wake(self, public: Service) -> None:
+    def _wake(self, public: Service, release: Service) -> None:
         """Run the current release again, if somebody scaled it to none."""
-        release = self._services.of(public.deployment)
-        count = release.shape["replicas"] if release else 1
+        count = release.shape["replicas"]
 
         def awake(public: Service) -> Json | None:
             return None if public.replicas else {**public.spec, "Mode": replicated(count)}
 
         self._services.change(public.name, awake)
 
-    def _spec(self, release: Release, public: Service | None) -> Json:
+    def _spec(self, release: Release, known: Known) -> Json:
         services = self._services
         values = {
             key: self.context.secret(reference).get_secret_value()
@@ -207,7 +212,7 @@ class SwarmProvider(CloudProvider):
             name,
             values={**self.instance.env, **values},
             secrets=secrets,
-            node=self._node(public) if self.instance.volumes else "",
+            node=self._node(known) if self.instance.volumes else "",
         )
 
     def _secret(self, release: str, key: str, value: str) -> Json:
@@ -227,13 +232,12 @@ class SwarmProvider(CloudProvider):
         file = {"Name": key, "UID": "0", "GID": "0", "Mode": 0o444}
         return {"SecretID": found["ID"], "SecretName": name, "File": file}
 
-    def _node(self, public: Service | None) -> str:
+    def _node(self, known: Known) -> str:
         """The node that has the volume; for a first release, the one that it will be on."""
-        if public is not None:
-            release = self._services.of(public.deployment)
-            if release is not None and (pinned := release.shape.get("node")):
-                return str(pinned)
-        return fitting_nodes(self._engine, self._settings)[0]
+        release = known.of(known.public.deployment) if known.public else None
+        if release is not None and (pinned := release.shape.get("node")):
+            return str(pinned)
+        return fitting_nodes(self._engine, self._settings, self._engine.client.info())[0]
 
     def _replace(self, release: Service, promoted: str) -> None:
         """Let the public service have this release, when no task of another one is left.
@@ -248,7 +252,7 @@ class SwarmProvider(CloudProvider):
             public = services.create(spec)
         if _has(public, release):
             return
-        self._empty(public.name)
+        self._empty(public.name, release)
 
         def take_over(public: Service) -> Json | None:
             if _has(public, release):
@@ -257,15 +261,24 @@ class SwarmProvider(CloudProvider):
 
         services.change(public.name, take_over)
 
-    def _empty(self, name: str) -> None:
+    def _empty(self, name: str, release: Service | None = None) -> None:
         """Scale a service to none, and return when no container of it can be open any more.
+
+        Args:
+            release: what it gets next. If another caller is faster and gives it that, there is
+                nothing to wait for.
 
         Raises:
             PlatformUnhealthy: a task does not end, as on a node that does not answer.
         """
 
+        def taken_over(service: Service | None) -> bool:
+            return service is not None and release is not None and _has(service, release)
+
         def none(service: Service) -> Json | None:
-            return None if not service.replicas else {**service.spec, "Mode": replicated(0)}
+            if taken_over(service) or not service.replicas:
+                return None
+            return {**service.spec, "Mode": replicated(0)}
 
         self._services.change(name, none)
         time.sleep(LOOK_SECONDS)  # until what was asked for just before this shows as tasks
@@ -273,8 +286,14 @@ class SwarmProvider(CloudProvider):
         def open_tasks() -> list[Task]:
             return [one for one in self._services.tasks(name) if one.is_open]
 
+        def ended() -> bool:
+            left = open_tasks()
+            if release is not None and {one.deployment for one in left} == {release.deployment}:
+                return taken_over(self._services.find(name))
+            return not left
+
         seconds = self.instance.stop_grace + STOP_MARGIN
-        if not self._until(lambda: not open_tasks(), seconds, f"stopping {name}"):
+        if not self._until(ended, seconds, f"stopping {name}"):
             left = ", ".join(f"{one.id} on node {one.node}" for one in open_tasks())
             raise PlatformUnhealthy(
                 f"a task of {name} does not end: {left}",
@@ -283,13 +302,27 @@ class SwarmProvider(CloudProvider):
             )
 
     def _until(self, done: Callable[[], bool], seconds: float, doing: str) -> bool:
+        """Look until something is done. A look that fails says nothing, and costs nothing: the next
+        one follows at once.
+
+        Returns:
+            Whether it was done in time.
+        """
         end = time.monotonic() + seconds
-        while not done():
+        while True:
+            said = doing
+            try:
+                with translated(API):
+                    if done():
+                        return True
+            except HelixError as error:
+                if not error.retryable:
+                    raise
+                said = f"{doing}; no word of it right now: {error.message}"
             if time.monotonic() > end:
                 return False
-            self.context.report(doing)
+            self.context.report(said)
             time.sleep(LOOK_SECONDS)
-        return True
 
     # While it runs --------------------------------------------------------------------------------
 
@@ -297,10 +330,10 @@ class SwarmProvider(CloudProvider):
         """The service whose tasks are the handle's release: the public one if it has it, else the
         release's own."""
         deployment = SwarmHandle.model_validate_json(handle).deployment
-        public = self._services.public()
-        if public is not None and public.deployment == deployment:
-            return public
-        return self._services.of(deployment)
+        known = self._services.known()
+        if known.public is not None and known.public.deployment == deployment:
+            return known.public
+        return known.of(deployment)
 
     def _tasks(self, service: Service) -> list[Task]:
         """Those of the release that the service has now, newest first."""
@@ -313,6 +346,9 @@ class SwarmProvider(CloudProvider):
         service = self._home(handle)
         if service is None:
             return Rollout(phase=Phase.FAILED, detail="its service is gone")
+        return self._rollout(service)
+
+    def _rollout(self, service: Service) -> Rollout:
         if not service.replicas:
             return Rollout(phase=Phase.FAILED, detail="something else took its place")
         state, why = service.update
@@ -415,15 +451,15 @@ class SwarmProvider(CloudProvider):
             HealthCheckFailed: Swarm gave the update up, or went back by itself.
             Busy: Swarm is not done with it.
         """
-        services = self._services
         deployment = SwarmHandle.model_validate_json(handle).deployment
-        release = services.of(deployment)
+        known = self._services.known()
+        release = known.of(deployment)
         if release is None:
             raise HealthCheckFailed("the release cannot take the traffic: its service is gone")
-        self._refuse_if_superseded(release, deployment)
+        self._refuse_if_superseded(release, deployment, known.public)
         self._take_over(release)
-        self._settle(handle)
-        services.change(release.name, _retired)
+        self._settle(deployment)
+        self._services.change(release.name, _retired)
         return release.revision(release.name)
 
     def _take_over(self, release: Service) -> None:
@@ -439,12 +475,11 @@ class SwarmProvider(CloudProvider):
             spec = public.spec
             return {**spec, "Labels": {**spec["Labels"], LABEL_PROMOTED: deployment}}
 
-        if services.change(services.public_name, how) is None:
+        if not services.change(services.public_name, how):
             services.create(wanted)
 
-    def _settle(self, handle: str) -> None:
+    def _settle(self, deployment: str) -> None:
         """Wait until the public service is what it was told to be."""
-        deployment = SwarmHandle.model_validate_json(handle).deployment
         found = Rollout(phase=Phase.STARTING)
 
         def done() -> bool:
@@ -454,7 +489,7 @@ class SwarmProvider(CloudProvider):
                 why = public.update[1] if public else "it is gone"
                 found = Rollout(phase=Phase.FAILED, detail=f"Swarm went back: {why}")
                 return True
-            found = self.poll(handle)
+            found = self._rollout(public)
             busy = public.update[0] in UPDATE_BUSY
             return found.phase is Phase.FAILED or (found.phase is Phase.RUNNING and not busy)
 
@@ -465,8 +500,9 @@ class SwarmProvider(CloudProvider):
                 f"the release cannot take the traffic: {found.detail}", evidence=found.logs
             )
 
-    def _refuse_if_superseded(self, release: Service, deployment: str) -> None:
-        public = self._services.public()
+    def _refuse_if_superseded(
+        self, release: Service, deployment: str, public: Service | None
+    ) -> None:
         if public is None or public.deployment == deployment:
             return
         if public.release > release.release and public.promoted == public.deployment:
@@ -478,24 +514,24 @@ class SwarmProvider(CloudProvider):
     @translated(API)
     def restore(self, deployment: str, previous: Revision | None) -> str | None:
         """See `CloudProvider.restore`. If Swarm was faster, there is nothing left to go back to."""
-        services = self._services
+        known = self._services.known()
         if previous is None:
-            self._clear(deployment)
+            self._clear(deployment, known)
             return None
-        release = services.of(previous.deployment)
+        release = known.of(previous.deployment)
         if release is None:
             raise NothingToRestore(
                 f"the service {previous.id} of release {previous.release} is gone",
                 hint="push a release that works",
             )
-        public = services.public()
+        public = known.public
         if public is None or not _has(public, release):
-            self._refuse_if_superseded(release, deployment)
-            self._go_back(release, public)
-        self._forget(deployment)
+            self._refuse_if_superseded(release, deployment, public)
+            self._go_back(release)
+        self._forget(deployment, known)
         return _handle(previous.deployment)
 
-    def _go_back(self, release: Service, public: Service | None) -> None:
+    def _go_back(self, release: Service) -> None:
         # Two releases may differ in whether they have a volume: the stricter one decides.
         if self.instance.stop_first or release.shape["stop_first"]:
             self._replace(release, promoted=release.deployment)
@@ -507,21 +543,21 @@ class SwarmProvider(CloudProvider):
         def back(public: Service) -> Json | None:
             return None if _has(public, release) else wanted
 
-        if self._services.change(self._services.public_name, back) is None:
+        if not self._services.change(self._services.public_name, back):
             self._services.create(wanted)
 
-    def _clear(self, deployment: str) -> None:
+    def _clear(self, deployment: str, known: Known) -> None:
         """Leave nothing of a first deployment but its volume, which may be another node's."""
-        public = self._services.public()
-        if public is not None and public.deployment == deployment:
-            self._remove(public.name)
-        self._forget(deployment)
+        if known.public is not None and known.public.deployment == deployment:
+            self._remove(known.public.name)
+        self._forget(deployment, known)
 
-    def _forget(self, deployment: str) -> None:
+    def _forget(self, deployment: str, known: Known) -> None:
         """Remove a deployment's own service and its secrets. Idempotent."""
-        if (service := self._services.of(deployment)) is not None:
+        if (service := known.of(deployment)) is not None:
             self._remove(service.name)
-        self._remove_secrets(lambda release: release == self._services.release_name(deployment))
+        name = self._services.release_name(deployment)
+        self._remove_secrets(lambda release: release == name)
 
     def _remove(self, name: str) -> None:
         """Remove a service, once its tasks have ended: Swarm forgets them with it, and they live
@@ -577,13 +613,21 @@ class SwarmProvider(CloudProvider):
     @translated(API)
     def prune(self, keep: Sequence[Revision]) -> None:
         """See `CloudProvider.prune`. Images stay: they are on nodes that we do not speak to."""
-        public = self._services.public()
+        known = self._services.known()
+        public = known.public
         if public is None:
             return
         kept = {public.deployment, public.promoted, *(one.deployment for one in keep)}
-        for release in self._services.releases():
-            if release.deployment not in kept and release.release < public.release:
-                self._forget(release.deployment)
+        old = {
+            one.name
+            for one in known.releases
+            if one.deployment not in kept and one.release < public.release
+        }
+        for name in sorted(old):
+            self._remove(name)
+        # Those of a release whose service an attempt before this one removed go as well.
+        left = {one.name for one in known.releases} - old
+        self._remove_secrets(lambda release: release not in left)
 
     @translated(API)
     def destroy(self, *, data: bool) -> None:
@@ -592,15 +636,13 @@ class SwarmProvider(CloudProvider):
         Raises:
             ConfigurationError: a volume is on a node that we do not speak to.
         """
-        releases = self._services.releases()
-        nodes = {str(one.shape.get("node") or "") for one in releases} - {""}
-        public = self._services.public()
+        known = self._services.known()
+        nodes = {str(one.shape.get("node") or "") for one in known.releases} - {""}
         if data and (elsewhere := nodes - {self._own_node}):
             self._refuse_data(elsewhere)
-        if public is not None and public.labels.get(names.LABEL_INSTANCE) == self.instance.key:
-            self._remove(public.name)
-        for release in releases:
-            self._remove(release.name)
+        for service in (known.public, *known.releases):
+            if service is not None:
+                self._remove(service.name)
         self._remove_secrets(lambda release: True)
         if data:
             self._destroy_volumes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from model import names
@@ -10,7 +10,7 @@ from model.errors import ConfigurationError, Conflict, NotFound, PlatformUnhealt
 from model.instance import Instance
 from providers.docker_preflight import check_platform, check_way_of_image
 from providers.engine import Engine
-from providers.swarm_services import Services, service_name
+from providers.swarm_services import Service, Services, service_name
 from providers.swarm_spec import SwarmSettings
 
 LONGEST_NAME = 63 - 9
@@ -55,12 +55,13 @@ def check_swarm(
             hint=f"add [deploy.{instance.name}.registry] with a repository",
         )
     check_platform(instance, info, note)
-    fitting_nodes(engine, settings)
-    _check_public(services, instance)
+    fitting_nodes(engine, settings, info)
+    everyones = services.everyones()
+    _check_public(services, instance, everyones)
     if settings.network:
         _check_network(engine, settings.network)
     if instance.publish is not None:
-        _check_port(services, instance, instance.publish)
+        _check_port(services, instance.publish, everyones)
         if settings.publish_mode == "host" or instance.stop_first:
             note("a swap interrupts service for as long as the next release takes to start")
 
@@ -85,14 +86,17 @@ def _check_settings(instance: Instance, settings: SwarmSettings) -> None:
         )
 
 
-def fitting_nodes(engine: Engine, settings: SwarmSettings) -> list[str]:
+def fitting_nodes(engine: Engine, settings: SwarmSettings, info: dict[str, Any]) -> list[str]:
     """The ids of the nodes that may run a task; the one we speak to first, if it is one.
+
+    Args:
+        info: what the engine says of itself.
 
     Raises:
         ConfigurationError: none of them fits `constraints`.
         PlatformUnhealthy: those that fit are down or drained.
     """
-    ours = engine.client.info()["Swarm"].get("NodeID", "")
+    ours = info["Swarm"].get("NodeID", "")
     nodes = engine.client.api.nodes()
     fit = [one for one in nodes if all(_meets(one, each) for each in settings.constraints)]
     if not fit:
@@ -129,8 +133,8 @@ def _meets(node: dict[str, Any], constraint: str) -> bool:
     return (READS[key](node) == value) is wanted
 
 
-def _check_public(services: Services, instance: Instance) -> None:
-    public = services.public()
+def _check_public(services: Services, instance: Instance, everyones: Sequence[Service]) -> None:
+    public = next((one for one in everyones if one.name == services.public_name), None)
     if public is not None and public.labels.get(names.LABEL_INSTANCE) != instance.key:
         raise Conflict(
             f"there is a service «{public.name}» already, which is not ours",
@@ -152,8 +156,8 @@ def _check_network(engine: Engine, name: str) -> None:
         )
 
 
-def _check_port(services: Services, instance: Instance, port: int) -> None:
-    for one in services.everyones():
+def _check_port(services: Services, port: int, everyones: Sequence[Service]) -> None:
+    for one in everyones:
         ports = (one.attrs.get("Endpoint") or {}).get("Ports") or ()
         if one.name != services.public_name and port in {
             each.get("PublishedPort") for each in ports

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -195,6 +195,20 @@ class Task:
         return None
 
 
+@dataclass(frozen=True)
+class Known:
+    """The services of one instance, as they were at one moment."""
+
+    public: Service | None
+    """The one that people reach."""
+    releases: Sequence[Service]
+    """All of them, oldest first."""
+
+    def of(self, deployment: str) -> Service | None:
+        """A deployment's release."""
+        return next((one for one in self.releases if one.deployment == deployment), None)
+
+
 class Services:
     """The services of one instance."""
 
@@ -226,16 +240,12 @@ class Services:
         """The one that people reach."""
         return self.find(self.public_name)
 
-    def of(self, deployment: str) -> Service | None:
-        """A deployment's release."""
-        found = self.find(self.release_name(deployment))
-        return found if found is not None and found.deployment == deployment else None
-
-    def releases(self) -> list[Service]:
-        """All of them, oldest first."""
+    def known(self) -> Known:
+        """All of the instance's, by one call."""
         ours = [Service(one) for one in self._api.services(filters={"label": self._label})]
-        return sorted((one for one in ours if one.name != self.public_name),
-                      key=lambda one: one.release)  # fmt: skip
+        public = next((one for one in ours if one.name == self.public_name), None)
+        releases = [one for one in ours if one is not public]
+        return Known(public, sorted(releases, key=lambda one: one.release))
 
     def everyones(self) -> list[Service]:
         """All services of the swarm, whoever made them."""
@@ -290,7 +300,7 @@ class Services:
             raise Busy(f"the service {spec['Name']} is being removed")
         return found
 
-    def change(self, name: str, how: Callable[[Service], Json | None]) -> Service | None:
+    def change(self, name: str, how: Callable[[Service], Json | None]) -> bool:
         """Change a service's specification. Swarm refuses a change of what is not the newest
         version; then it is read again, and `how` asked again.
 
@@ -298,22 +308,22 @@ class Services:
             how: the wanted specification; None if nothing is to be done.
 
         Returns:
-            The service as it is then; None if it is gone.
+            Whether the service is there.
         """
         for _ in range(ATTEMPTS):
             service = self.find(name)
             if service is None:
-                return None
+                return False
             spec = how(service)
             if spec is None:
-                return service
+                return True
             try:
                 self._update(service, spec)
             except APIError as error:
                 if "update out of sequence" not in str(error.explanation):
                     raise
                 continue
-            return self.find(name)
+            return True
         raise Busy(f"the service {name} keeps being changed by others")
 
     def _update(self, service: Service, spec: Json) -> None:

@@ -6,9 +6,11 @@ import dataclasses
 import json
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import docker
@@ -36,7 +38,7 @@ from providers import swarm as swarm_module
 from providers.base import Context, PullCredentials
 from providers.engine import from_api
 from providers.swarm import SwarmProvider
-from providers.swarm_services import Services, Task
+from providers.swarm_services import Known, Services, Task
 from providers.swarm_spec import replicated
 from tests.contract.failing_suite import FailingSuite, FailingWorld
 from tests.contract.kill import killed_after
@@ -303,6 +305,32 @@ def test_a_failed_update_leaves_the_volume_with_the_release_before(stateful: Swa
     assert stateful.remains() == []
 
 
+def test_a_faster_caller_with_the_same_release_is_not_waited_for(
+    stateful: SwarmWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = stateful.deployed(1)
+    release = stateful.release(2)
+    faster: list[str] = []
+
+    def meanwhile(seconds: float) -> None:
+        """After the slower one scaled the service to none, before it looks at its tasks."""
+        monkeypatch.undo()
+        with stateful.opened(release.instance) as provider:
+            faster.append(provider.start(release, first))
+        stateful.driver.wait(release, faster[0])
+
+    halted = SimpleNamespace(sleep=meanwhile, monotonic=time.monotonic)
+    monkeypatch.setattr(swarm_module, "time", halted)
+    began = time.monotonic()
+    with stateful.opened(release.instance) as provider:
+        assert provider.start(release, first) == faster[0]
+        assert time.monotonic() - began < swarm_module.STOP_MARGIN
+        stateful.driver.check(release, faster[0])
+        provider.promote(faster[0])
+    assert stateful.running() == [release.deployment]
+    assert stateful.answer() == "r2"
+
+
 def test_the_next_release_waits_for_a_task_that_does_not_end(
     stateful: SwarmWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,7 +355,7 @@ def test_what_swarm_is_told(bed: Swarm, order: str) -> None:
     with a_world(bed, **more) as world:
         release = world.release(1)
         with world.opened(release.instance) as provider:
-            spec = provider._spec(release, None)
+            spec = provider._spec(release, Known(None, []))
             node = f"node.id=={provider._own_node}"
     assert json.loads(spec["Labels"]["helix.shape"])["order"] == order
     assert (node in spec["TaskTemplate"]["Placement"]["Constraints"]) is (order == "stop-first")
