@@ -550,8 +550,9 @@ class KubernetesProvider(CloudProvider):
         for one in [*self._deployments(), *self._revisions()]:
             kind, marks = "Deployment" if "spec" in one else "ControllerRevision", _marks(one)
             if marks.label not in kept and marks.release < current.release:
-                self._api.delete(kind, one["metadata"]["name"])
+                # In this order: an attempt after this one must find what names the Secret.
                 self._api.delete("Secret", objects.secret_name(self.instance, marks.label))
+                self._api.delete(kind, one["metadata"]["name"])
 
     def destroy(self, *, data: bool) -> None:
         """Remove all that is ours in the namespace. Claims go last, when no pod has them open, and

@@ -8,16 +8,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 import yaml
 from pydantic import SecretStr
 
-from helix_deploy.testing import Killed, ProviderSuite, World
+from helix_deploy.testing import Killed, ProviderSuite
 from model import names
-from model.artifact import Artifact, Image
+from model.artifact import Artifact, BuildSettings, Image
 from model.errors import (
     Ambiguous,
     AuthExpired,
@@ -41,11 +41,13 @@ from providers.kubernetes import KubernetesProvider
 from providers.kubernetes_api import Api
 from providers.kubernetes_objects import KubernetesSettings
 from providers.kubernetes_permissions import FORWARD, needed
+from tests.contract.failing_suite import FailingSuite, FailingWorld
 from tests.fakes.kubelet import MERGE, Kubelet, wait_until
 from tests.fakes.kubelet_runtime import LoopbackRuntime
 from tests.fakes.kubernetes_faults import FaultyServer
 from tests.services.certificates import make_certificates
 from tests.services.control_plane import Cluster
+from tests.services.faults import faulty
 
 pytestmark = pytest.mark.kubernetes
 
@@ -75,10 +77,11 @@ def documented_role() -> list[Json]:
     return list(yaml.safe_load_all(block))
 
 
-class KubernetesWorld(World):
+class KubernetesWorld(FailingWorld):
     """A namespace of its own, used with no more than the documented permissions."""
 
     patience = 5.0
+    secrets: ClassVar[dict[str, str]] = {"env:TOKEN": CANARY}
 
     def __init__(self, node: Kubelet, **options: Any) -> None:
         self.node = node
@@ -129,6 +132,17 @@ class KubernetesWorld(World):
             kubeconfig = self.cluster.kubeconfig("deployer", url=server.url)
             self.kubeconfig = str(kubeconfig)
             yield server
+
+    @contextmanager
+    def failing(self, rate: float, seed: int) -> Iterator[list[str]]:
+        self.forbid("pods/portforward")
+        self.settings["start_deadline"] = 60  # what is slow here is not what this is about
+        # No registry answers here, and nobody pulls.
+        self.options |= {"registry": None, "build": BuildSettings(kind="image", image=REPOSITORY)}
+        server = f"127.0.0.1:{self.cluster.port}"
+        with faulty(server, rate, seed, self.cluster.certificates) as line:
+            self.kubeconfig = str(self.cluster.kubeconfig("deployer", url=line.url))
+            yield line.injected
 
     def make(self, group: str, plural: str, wanted: Json) -> None:
         """Make an object as an administrator."""
@@ -246,7 +260,7 @@ def a_world(node: Kubelet, **options: Any) -> Iterator[KubernetesWorld]:
     node.api.delete(f"/api/v1/namespaces/{world.namespace}")
 
 
-class TestStateless(ProviderSuite):
+class TestStateless(ProviderSuite, FailingSuite):
     """A Deployment a release."""
 
     @pytest.fixture
@@ -255,7 +269,7 @@ class TestStateless(ProviderSuite):
             yield found
 
 
-class TestStateful(ProviderSuite):
+class TestStateful(ProviderSuite, FailingSuite):
     """A StatefulSet with a claim."""
 
     @pytest.fixture
@@ -721,24 +735,6 @@ def test_nobody_answers(world: KubernetesWorld) -> None:
         pass
     with world.opened() as provider, pytest.raises(Transient):
         provider.current()
-
-
-@pytest.mark.parametrize("kind", ["world", "stateful"])
-def test_one_call_in_ten_fails_and_all_ends_well(kind: str, request: pytest.FixtureRequest) -> None:
-    where: KubernetesWorld = request.getfixturevalue(kind)
-    where.patience = 15
-    with where.through_faults() as server:
-        server.rate = 0.1
-        first = where.deployed(1)
-        second = where.deployed(2)
-        result = where.driver.deploy(where.release(3, "exit"))
-        assert isinstance(result.error, HealthCheckFailed)
-        assert result.restored == second
-        where.driver.call(None, lambda one: one.prune([first]))
-        server.rate = 0
-        assert server.failed > 5
-        assert where.answer() == "r2"
-        assert where.running() == [second.deployment]
 
 
 def test_every_reason_has_its_class() -> None:

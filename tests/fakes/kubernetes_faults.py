@@ -1,9 +1,8 @@
-"""A proxy before a real API server, which fails when it is told to, or at random.
+"""A proxy before a real API server, which fails when it is told to.
 
 with FaultyServer(cluster) as server:
     server.next(503, "PATCH", "/deployments/")
     server.next(504, "POST", "/secrets", lost=True)   # carried out, and the answer is lost
-    server.rate = 0.1
 
 It speaks plain HTTP and no WebSocket: what goes through it cannot forward ports.
 """
@@ -11,7 +10,6 @@ It speaks plain HTTP and no WebSocket: what goes through it cannot forward ports
 from __future__ import annotations
 
 import json
-import random
 import ssl
 import threading
 from contextlib import suppress
@@ -30,8 +28,6 @@ REASONS = {
     503: "ServiceUnavailable",
     504: "Timeout",
 }
-PASSING = (409, 429, 500, 503, 504)
-"""What comes at random."""
 HOP = {"transfer-encoding", "connection", "content-length", "host", "date", "server"}
 """Headers that are not passed on."""
 
@@ -54,14 +50,10 @@ class Fault:
 class FaultyServer:
     """Listens on loopback for the length of a block."""
 
-    def __init__(self, cluster: Cluster, seed: int = 7) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._random = random.Random(seed)
         self._lock = threading.Lock()
-        self.rate = 0.0
         self.faults: list[Fault] = []
-        self.failed = 0
-        """How many calls failed."""
         self.trusted = ssl.create_default_context(cafile=str(cluster.certificates.ca))
 
     def __enter__(self) -> FaultyServer:
@@ -102,13 +94,8 @@ class FaultyServer:
             for fault in self.faults:
                 if fault.method in ("", method) and fault.part in path:
                     self.faults.remove(fault)
-                    self.failed += 1
                     return fault
-            if self._random.random() >= self.rate:
-                return None
-            self.failed += 1
-            status = self._random.choice((0, *PASSING))
-            return Fault(status, method, path, lost=self._random.random() < 0.5)
+            return None
 
 
 class _Handler(BaseHTTPRequestHandler):
