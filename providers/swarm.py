@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar
 
 from docker.errors import APIError
@@ -166,7 +167,11 @@ class SwarmProvider(CloudProvider):
                 hint=f"remove or rename it: docker service rm {service.name}",
             )
         if service.shape["stop_first"]:
-            self._replace(service, promoted=public.promoted if public else "")
+            self._replace(
+                service,
+                promoted=public.promoted if public else "",
+                refuse=lambda found: self._fence(release, [found]),
+            )
         return _handle(release.deployment)
 
     def _fence(self, release: Release, services: Iterable[Service]) -> None:
@@ -239,11 +244,13 @@ class SwarmProvider(CloudProvider):
             return str(pinned)
         return fitting_nodes(self._engine, self._settings, self._engine.client.info())[0]
 
-    def _replace(self, release: Service, promoted: str) -> None:
+    def _replace(self, release: Service, promoted: str, refuse: Callable[[Service], None]) -> None:
         """Let the public service have this release, when no task of another one is left.
 
         Args:
             promoted: the deployment whose release is current then.
+            refuse: raises if the public service has what must not be replaced. It is asked at the
+                end as well: a worker that the network was cut off from is told nothing.
         """
         services = self._services
         public = services.public()
@@ -257,6 +264,7 @@ class SwarmProvider(CloudProvider):
         def take_over(public: Service) -> Json | None:
             if _has(public, release):
                 return None
+            refuse(public)
             return public_spec(release, public.name, promoted=promoted, rollback=False)
 
         services.change(public.name, take_over)
@@ -526,22 +534,26 @@ class SwarmProvider(CloudProvider):
             )
         public = known.public
         if public is None or not _has(public, release):
-            self._refuse_if_superseded(release, deployment, public)
-            self._go_back(release)
+            refuse = partial(self._refuse_if_superseded, release, deployment)
+            refuse(public)
+            self._go_back(release, refuse)
         self._forget(deployment, known)
         return _handle(previous.deployment)
 
-    def _go_back(self, release: Service) -> None:
+    def _go_back(self, release: Service, refuse: Callable[[Service], None]) -> None:
         # Two releases may differ in whether they have a volume: the stricter one decides.
         if self.instance.stop_first or release.shape["stop_first"]:
-            self._replace(release, promoted=release.deployment)
+            self._replace(release, promoted=release.deployment, refuse=refuse)
             return
         wanted = public_spec(
             release, self._services.public_name, promoted=release.deployment, rollback=False
         )
 
         def back(public: Service) -> Json | None:
-            return None if _has(public, release) else wanted
+            if _has(public, release):
+                return None
+            refuse(public)
+            return wanted
 
         if not self._services.change(self._services.public_name, back):
             self._services.create(wanted)

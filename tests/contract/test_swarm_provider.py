@@ -286,6 +286,28 @@ def test_a_change_that_others_came_before_is_begun_anew(plain: SwarmWorld) -> No
     assert {"ours", "theirs"} <= changed.labels.keys()
 
 
+def test_who_was_away_while_the_tasks_before_ended_does_not_bring_an_old_release_back(
+    stateful: SwarmWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = stateful.deployed(1)
+    late = stateful.release(2)
+    third: list[Revision] = []
+    empty = SwarmProvider._empty
+
+    def held_up(provider: SwarmProvider, *given: Any) -> None:
+        """Others carry out this deployment meanwhile, and the next one."""
+        monkeypatch.undo()
+        empty(provider, *given)
+        assert stateful.driver.deploy(late).error is None
+        third.append(stateful.deployed(3))
+
+    monkeypatch.setattr(SwarmProvider, "_empty", held_up)
+    with stateful.opened(late.instance) as provider, pytest.raises(Conflict, match="release 3"):
+        provider.start(late, first)
+    assert stateful.current() == third[0]
+    assert stateful.running() == [third[0].deployment]
+
+
 def test_a_failed_update_leaves_the_volume_with_the_release_before(stateful: SwarmWorld) -> None:
     first = stateful.deployed(1)
     url = f"http://{stateful.bed.address}:{stateful.options['publish']}/cgi-bin/answer"
