@@ -11,33 +11,22 @@ from model.errors import NotFound
 from project.source import fetch, snapshot
 from project.store import LogWriter, Store
 from tests.services.contexts import write
+from tests.services.s3 import s3 as server
 
 
 @pytest.fixture(scope="module")  # the library remembers the first server for the whole process
 def s3() -> Iterator[str]:
     pytest.importorskip("s3fs")
-    boto3 = pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            environment.setenv(name, value)
-        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="acme")
-        yield "s3://acme/shop"
-    server.stop()
+    with server() as environment, pytest.MonkeyPatch.context() as ours:
+        for name, value in environment.items():
+            ours.setenv(name, value)
+        yield environment["HELIX_STORE_URL"]
 
 
 def test_a_source_travels_through_a_bucket(s3: str, tmp_path: Path) -> None:
     context = write(tmp_path / "context", {"Dockerfile": "FROM scratch\n", "a/b": "x" * 100_000})
     source = snapshot(context, Store(s3))
-    assert source.url.startswith("s3://acme/shop/sources/")
+    assert source.url.startswith(f"{s3}/sources/")
     assert snapshot(context, Store(s3)) == source
     fetch(source, tmp_path / "out")
     assert (tmp_path / "out/a/b").read_text() == "x" * 100_000
