@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,10 @@ def clean_up(project: Project) -> None:
     for volume in engine.volumes.list():
         if project.name in volume.name:
             volume.remove(force=True)
+    for image in engine.api.images():  # the more there are, the longer an engine takes to list them
+        if any(project.name in str(name) for name in image["RepoTags"] or ()):
+            with suppress(docker.errors.NotFound):  # it had two names
+                engine.api.remove_image(image["Id"], force=True)
 
 
 def lines(process: subprocess.Popen[str]) -> Iterator[str]:
