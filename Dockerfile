@@ -24,6 +24,9 @@ FROM dependencies AS environment
 RUN /opt/helix/bin/pip uninstall --yes pip setuptools
 
 FROM ${BASE}
+# What the base installs packages with is not needed any more.
+RUN rm -rf /usr/local/bin/pip* /usr/local/bin/wheel /usr/local/lib/python3*/site-packages/*
+
 # The number stays the same in every version: volumes and policies may name it.
 RUN echo 'helix:x:10001:10001:Helix Deploy:/var/lib/helix:/sbin/nologin' >> /etc/passwd \
     && echo 'helix:x:10001:' >> /etc/group \
