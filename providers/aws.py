@@ -55,7 +55,7 @@ from providers.aws_task import (
     token,
 )
 from providers.aws_volumes import AccessPoints
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, superseded
 from providers.bucket import Bucket
 
 TAG_CURRENT = "helix.current"
@@ -171,10 +171,7 @@ class AwsProvider(CloudProvider):
         service = self._service()
         running = self._task(service["taskDefinition"]) if service else None
         if running and running.release > release.number:
-            raise Conflict(
-                f"release {running.release} is there already, and this is {release.number}",
-                hint="a later deployment has taken over; see: helix status",
-            )
+            raise superseded(running.release, release.number)
         if service and running and running.runs(release) and self._settled(service, running):
             return running.arn
         shape = service_shape(self.instance, self._settings)

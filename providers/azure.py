@@ -43,7 +43,7 @@ from providers.azure_envelope import Envelope
 from providers.azure_logs import Logs
 from providers.azure_preflight import Preflight
 from providers.azure_secrets import Secrets, names_in, password_names
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, superseded
 
 DRAIN_SECONDS = 5.0
 """Between the move of the traffic and the end of the revision that had it: Azure's proxies learn of
@@ -150,7 +150,7 @@ class AzureProvider(CloudProvider):
         self._refuse_stranger(app)
         newest = aca.newest(app)
         if newest.release > release.number and newest.instance == self.instance.key:
-            raise _superseded(newest.release, release.number)
+            raise superseded(newest.release, release.number)
         labels = [] if self.instance.stop_first else aca.labelled(app)
         if newest.deployment == release.deployment:
             return self._handle(name, release.number, labels)  # an attempt before this came here
@@ -277,7 +277,7 @@ class AzureProvider(CloudProvider):
         app = self._app.get()
         newest = aca.newest(app)
         if newest.release > wanted.release and newest.instance == self.instance.key:
-            raise _superseded(newest.release, wanted.release)
+            raise superseded(newest.release, wanted.release)
         before = [one.revision for one in aca.serving(app)]
         routed = aca.same(aca.asked(app), wanted.targets)
         if not routed or aca.is_public(app) != wanted.public:
@@ -331,7 +331,7 @@ class AzureProvider(CloudProvider):
             and current.release > previous.release
             and current.deployment != deployment
         ):
-            raise _superseded(current.release, previous.release)
+            raise superseded(current.release, previous.release)
         self._stop_failed(app, name)
         for one in wanted:
             if one is not None and not aca.state(one).active:
@@ -463,10 +463,3 @@ class AzureProvider(CloudProvider):
                 hint="mount the share and remove the folder, or delete the share: az storage "
                 "share-rm delete",
             )
-
-
-def _superseded(newer: int, ours: int) -> Conflict:
-    return Conflict(
-        f"release {newer} is there already, and this is {ours}",
-        hint="a later deployment has taken over; see: helix status",
-    )

@@ -6,7 +6,6 @@ Everything here is a function of the SDK's own models; nothing calls anything.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from model import names
 from model.errors import ConfigurationError
 from model.instance import Instance
 from model.platform import Release, Revision
+from providers import revisions
 
 CANDIDATE = "candidate"
 """The traffic label of a revision that is not promoted yet."""
@@ -364,23 +364,14 @@ def crash(replicas: Iterable[az.Replica]) -> str:
 
 def revision_of(what: az.Revision, app: az.ContainerApp) -> Revision:
     """It by its identity, with what else the app needs to be as it is now."""
-    marks, detail = Marks.of(state(what).template), {"public": json.dumps(is_public(app))}
-    shares = serving(app)
-    if len(shares) > 1:
-        detail["traffic"] = json.dumps([[one.revision, one.weight] for one in shares])
-    return Revision(
-        id=str(what.name),
-        release=marks.release,
-        deployment=marks.deployment,
-        artifact=marks.artifact,
-        config=marks.config,
-        detail=detail,
+    return revisions.remembered(
+        str(what.name),
+        Marks.of(state(what).template),
+        public=is_public(app),
+        shares=[(one.revision, one.weight) for one in serving(app)],
     )
 
 
 def shares_of(previous: Revision) -> list[Target]:
     """The traffic as it was while `previous` was current."""
-    split = json.loads(previous.detail.get("traffic", "[]"))
-    if not split:
-        return [Target(revision=previous.id, weight=100)]
-    return [Target(revision=revision, weight=weight) for revision, weight in split]
+    return [Target(revision=name, weight=weight) for name, weight in revisions.shares_of(previous)]

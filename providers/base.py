@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pydantic import BaseModel, SecretStr
 
 from model.artifact import Bundle
-from model.errors import ConfigurationError
+from model.errors import ConfigurationError, Conflict
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Release, Revision, Rollout
 
@@ -247,3 +247,11 @@ class CloudProvider(ABC):
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Give back connections and tunnels. Always called, exactly once."""
+
+
+def superseded(newer: int, ours: int) -> Conflict:
+    """The refusal of a release that a later deployment has overtaken (fencing)."""
+    return Conflict(
+        f"release {newer} is there already, and this is {ours}",
+        hint="a later deployment has taken over; see: helix status",
+    )

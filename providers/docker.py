@@ -40,7 +40,7 @@ from model.errors import (
 )
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, superseded
 from providers.containers import (
     LABEL_EDGE,
     LABEL_MADE,
@@ -184,10 +184,7 @@ class DockerProvider(CloudProvider):
     def _fence(self, release: Release, releases: Iterable[Box]) -> None:
         for box in releases:
             if box.release > release.number:
-                raise Conflict(
-                    f"release {box.release} is there already, and this is {release.number}",
-                    hint="a later deployment has taken over; see: helix status",
-                )
+                raise superseded(box.release, release.number)
 
     def _unchanged(self, release: Release, boxes: Boxes) -> Box | None:
         box = boxes.current()

@@ -33,7 +33,7 @@ from model.fly import fly_app, fly_token
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers import fly_preflight as preflight
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, superseded
 from providers.fly_api import FlyApi, Json
 from providers.fly_app import READ_EVERY, FlyApp
 from providers.fly_logs import LogReader
@@ -177,11 +177,7 @@ class FlyProvider(CloudProvider):
             if metadata.get(INSTANCE) == self.instance.key and (
                 release_of(metadata) > release.number
             ):
-                raise Conflict(
-                    f"release {release_of(metadata)} is there already, and this is release "
-                    f"{release.number}",
-                    hint="a later deployment has taken over; see: helix status",
-                )
+                raise superseded(release_of(metadata), release.number)
 
     def _unchanged(self, release: Release, machine: Json) -> bool:
         metadata = metadata_of(machine)

@@ -44,7 +44,7 @@ from model.errors import (
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers import gcp_service as run
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, superseded
 from providers.bucket import Bucket
 from providers.gcp_api import Api
 from providers.gcp_logs import Logs
@@ -231,7 +231,7 @@ class GcpProvider(CloudProvider):
         self._refuse_stranger(service)
         newest = Marks.of(service.template)
         if newest.release > release.number and newest.instance == self.instance.key:
-            raise _superseded(newest.release, release.number)
+            raise superseded(newest.release, release.number)
         tags = run.others_tags(service)
         if newest.deployment == release.deployment:
             return self._handle(name, release.number, tags)  # an attempt before this one came here
@@ -389,7 +389,7 @@ class GcpProvider(CloudProvider):
         service = self._get()
         newest = Marks.of(service.template)
         if newest.release > wanted.release and newest.instance == self.instance.key:
-            raise _superseded(newest.release, wanted.release)
+            raise superseded(newest.release, wanted.release)
         exact = run.same(run.asked(service), wanted.targets)
         if not exact or service.invoker_iam_disabled != wanted.public:
             service.invoker_iam_disabled = wanted.public
@@ -423,7 +423,7 @@ class GcpProvider(CloudProvider):
             and current.release > previous.release
             and current.deployment != deployment
         ):
-            raise _superseded(current.release, previous.release)
+            raise superseded(current.release, previous.release)
         tags = run.others_tags(service)
         targets = [*run.shares_of(previous), *tags]
         newest = Marks.of(service.template)
@@ -605,10 +605,3 @@ def _secrets_of(revision: run_v2.Revision) -> set[Version]:
         for one in container.env
         if one.value_source.secret_key_ref.secret
     }  # fmt: skip
-
-
-def _superseded(newer: int, ours: int) -> Conflict:
-    return Conflict(
-        f"release {newer} is there already, and this is {ours}",
-        hint="a later deployment has taken over; see: helix status",
-    )

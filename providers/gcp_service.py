@@ -5,7 +5,6 @@ Everything here is a function of the SDK's own messages; nothing calls anything.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from model import names
 from model.errors import ConfigurationError
 from model.instance import Instance
 from model.platform import Release, Revision
+from providers import revisions
 from providers.gcp_secrets import Version
 
 CANDIDATE = "candidate"
@@ -317,23 +317,14 @@ def explain(condition: run_v2.Condition) -> str:
 
 def revision_of(what: run_v2.Revision, service: run_v2.Service) -> Revision:
     """It by its identity, with what else the service needs to be as it is now."""
-    marks, detail = Marks.of(what), {"public": json.dumps(service.invoker_iam_disabled)}
-    shares = serving(service)
-    if len(shares) > 1:
-        detail["traffic"] = json.dumps([[one.revision, one.percent] for one in shares])
-    return Revision(
-        id=short(what.name),
-        release=marks.release,
-        deployment=marks.deployment,
-        artifact=marks.artifact,
-        config=marks.config,
-        detail=detail,
+    return revisions.remembered(
+        short(what.name),
+        Marks.of(what),
+        public=service.invoker_iam_disabled,
+        shares=[(one.revision, one.percent) for one in serving(service)],
     )
 
 
 def shares_of(previous: Revision) -> list[Target]:
     """The traffic as it was while `previous` was current."""
-    split = json.loads(previous.detail.get("traffic", "[]"))
-    if not split:
-        return [Target(revision=previous.id, percent=100)]
-    return [Target(revision=revision, percent=percent) for revision, percent in split]
+    return [Target(revision=name, percent=part) for name, part in revisions.shares_of(previous)]

@@ -34,7 +34,7 @@ from model.errors import (
 )
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, superseded
 from providers.helix_api import HelixApi, base_url
 from providers.helix_bundle import Content, body_of, content_from, content_of, dumped, loaded
 
@@ -183,10 +183,7 @@ class HelixCloudProvider(CloudProvider):
         mark = live.mark if live else None
         if live is not None and mark is not None:
             if mark.release > release.number:
-                raise Conflict(
-                    f"release {mark.release} is there already, and this is {release.number}",
-                    hint="a later deployment has taken over; see: helix status",
-                )
+                raise superseded(mark.release, release.number)
             same = (live.digest, mark.config) == (content.digest, release.instance.config_digest)
             ours = mark.deployment == release.deployment and self.enterprise
             if ours or (same and mark.deployment != release.deployment):

@@ -39,7 +39,7 @@ from model.names import LABEL_DEPLOYMENT, LABEL_INSTANCE
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from providers import kubernetes_objects as objects
 from providers import kubernetes_rollout as rollout
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, superseded
 from providers.kubernetes_api import MANAGER, Api
 from providers.kubernetes_logs import Logs
 from providers.kubernetes_objects import Front, Handle, KubernetesSettings, Marks
@@ -171,7 +171,7 @@ class KubernetesProvider(CloudProvider):
         two callers, or an attempt after another, make the same."""
         newest = self._newest()
         if newest > release.number:
-            raise _superseded(newest, release.number)
+            raise superseded(newest, release.number)
         service = self._service()
         if service is not None:
             self._refuse_stranger(service)
@@ -374,7 +374,7 @@ class KubernetesProvider(CloudProvider):
         """
         wanted = Handle.model_validate_json(handle)
         if (newest := self._newest(but=wanted.undo)) > wanted.release:
-            raise _superseded(newest, wanted.release)
+            raise superseded(newest, wanted.release)
         self._await_ready(wanted)
         found = self._live(wanted)
         revision = self._find_revision(wanted.deployment)
@@ -453,7 +453,7 @@ class KubernetesProvider(CloudProvider):
         chosen = objects.selected(service)
         current = self._find_revision(chosen) if chosen else None
         if current and current.release > previous.release and current.deployment != deployment:
-            raise _superseded(current.release, previous.release)
+            raise superseded(current.release, previous.release)
         with suppress(HelixError):  # the nodes most likely have its image
             self._renew_pull_secret()
         newest = max(self._newest(but=failed), previous.release)
@@ -589,10 +589,3 @@ class KubernetesProvider(CloudProvider):
 def _marks(of: Json) -> Marks:
     """Those of a Deployment, or of a template as the cluster keeps it."""
     return Marks.of(of if "spec" in of else of["data"]["spec"]["template"])
-
-
-def _superseded(newer: int, ours: int) -> Conflict:
-    return Conflict(
-        f"release {newer} is there already, and this is {ours}",
-        hint="a later deployment has taken over; see: helix status",
-    )

@@ -48,7 +48,7 @@ from model.errors import (
 from model.instance import Instance
 from model.platform import Capabilities, Endpoint, Identity, Phase, Release, Revision, Rollout
 from model.swarm_errors import API, hint_of
-from providers.base import CloudProvider, Context
+from providers.base import CloudProvider, Context, superseded
 from providers.containers import exec_in
 from providers.engine import Engine, translated
 from providers.swarm_preflight import check_swarm, fitting_nodes
@@ -177,10 +177,7 @@ class SwarmProvider(CloudProvider):
     def _fence(self, release: Release, services: Iterable[Service]) -> None:
         for service in services:
             if service.release > release.number:
-                raise Conflict(
-                    f"release {service.release} is there already, and this is {release.number}",
-                    hint="a later deployment has taken over; see: helix status",
-                )
+                raise superseded(service.release, release.number)
 
     def _unchanged(self, release: Release, known: Known) -> Service | None:
         """The current release, if it is what is wanted."""
