@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,9 +43,13 @@ def from_transport(error: httpx.TransportError, method: str, doing: str, who: st
     return cls(f"cannot {doing}: {who} does not answer ({type(error).__name__})")
 
 
-@cache
 def authorities() -> ssl.SSLContext:
     """Whom we trust; read once, as it takes longer than a call."""
+    return _trusting(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _trusting(*_where: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
