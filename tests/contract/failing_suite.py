@@ -54,15 +54,18 @@ async def every_deployment_ends_well(
     world: FailingWorld, skipping: WorkflowEnvironment, tmp_path: Path, rate: float, seed: int
 ) -> None:
     """While this part of all calls fails: good releases are released, bad ones rolled back, and
-    nothing is left of the instance in the end."""
+    nothing is left of the instance in the end, if the kind can remove it."""
     folder = tmp_path / "worker"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # the world may have put its artifacts there
     serves = ""
+    with world.opened() as provider:
+        can = provider.capabilities
     async with pipeline(skipping, folder, dict(world.secrets)) as worker:
         with world.failing(rate, seed) as injected:
             for number in range(1, DEPLOYMENTS + 1):
                 bad = number % 4 == 0
-                instance = world.instance(f"r{number}", "exit" if bad else "serve")
+                how = "exit" if can.programs else "sick"
+                instance = world.instance(f"r{number}", how if bad else "serve")
                 ended = await worker.deploy(instance, world.artifact(str(number % 2 + 1)))
                 told = f"{number}: {ended.failure}; injected: {injected}"
                 wanted = Outcome.ROLLED_BACK if bad else Outcome.SUCCEEDED
@@ -71,6 +74,7 @@ async def every_deployment_ends_well(
                 serves = serves if bad else f"r{number}"
                 assert world.answer() == serves, told
                 assert len(world.running()) == 1, told
-            await worker.destroy(world.instance("r0"))
-        assert world.remains() == [], injected
+            if can.removes:
+                await worker.destroy(world.instance("r0"))
+        assert not can.removes or world.remains() == [], injected
     assert injected, "nothing failed: the test proves nothing"

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from builders.bundle import prepare_bundle
 from builders.helix import SETTING
-from helix_deploy.testing import Killed, ProviderSuite, World
+from helix_deploy.testing import Killed, ProviderSuite
 from model import errors
 from model.artifact import Artifact, Bundle
 from model.errors import (
@@ -39,14 +39,18 @@ from project.store import Store
 from providers.base import Context
 from providers.catalog import PROVIDERS
 from providers.helix_api import HelixApi, base_url, event_of
+from providers.helix_bundle import Content
 from providers.helix_cloud import HelixCloudProvider
+from tests.contract.failing_suite import FailingSuite, FailingWorld
 from tests.fakes.helix_cloud import CLUSTER_KEY, KEY, Fault, HelixCloud
+from tests.services.faults import faulty
 
 KINDS = ("helix", "enterprise")
 NO_CHECK = HealthCheck(kind="none")
+CHECK = HealthCheck(successes=1, interval=0.01, timeout=0.1, deadline=1)
 
 
-class ClusterWorld(World):
+class ClusterWorld(FailingWorld):
     """One cluster, a store, and a project that is deployed to it."""
 
     patience = 0.4
@@ -56,16 +60,18 @@ class ClusterWorld(World):
         self.cluster_id = "c1" if kind == "helix" else "e1"
         self.cluster = cloud.clusters[self.cluster_id]
         self.gateway = f"{cloud.address}/gateway/{self.cluster_id}"
-        self.store = Store(str(folder / "store"))
+        self.endpoint = cloud.address
+        self.store = Store(str(folder / "worker" / "store"))
+        self.bundles = folder / "worker" / "store" / "bundles"
         self.said: list[str] = []
         self.secrets = {"env:KEY": KEY, "env:OPENAI": "hunter2-canary"}
 
     def instance(self, name: str = "", behaviour: str = "serve", **more: Any) -> Instance:
-        settings = {"cluster_id": self.cluster_id, "endpoint": self.cloud.address}
+        settings = {"cluster_id": self.cluster_id, "endpoint": self.endpoint}
         settings |= {"token": "env:KEY", **more.pop("settings", {})}
         if name:
             settings |= {"gateway_url": self.gateway, "name": name, "behaviour": behaviour}
-        check = HealthCheck(successes=1, interval=0.01, timeout=0.1) if name else NO_CHECK
+        check = CHECK if name else NO_CHECK
         values: dict[str, Any] = {
             "build": BuildSettings(kind="bundle", context="db"),
             "health_check": check,
@@ -122,15 +128,22 @@ class ClusterWorld(World):
         return str(found.json()["name"]) if found.is_success else ""
 
     def running(self) -> list[str]:
-        current = self.current()
-        return [current.deployment] if current else []
+        live = Content(files=self.cluster.sources, helix_toml=self.cluster.helix_toml or "")
+        return [live.mark.deployment] if live.mark else []
 
     def remains(self) -> list[str]:
         return [self.cluster_id] if self.cluster.deployments else []
 
     def remove(self, revision: Revision) -> None:
         """What Helix Cloud had before is kept in our store alone."""
-        (self.folder / "store" / "bundles" / f"{revision.deployment}.json").unlink()
+        (self.bundles / f"{revision.deployment}.json").unlink()
+
+    @contextmanager
+    def failing(self, rate: float, seed: int) -> Iterator[list[str]]:
+        with faulty(self.cloud.address, rate, seed) as line:
+            self.endpoint = line.url
+            yield line.injected
+        self.endpoint = self.cloud.address
 
     @contextmanager
     def kill_after(self, writes: int) -> Iterator[None]:
@@ -176,7 +189,7 @@ def enterprise(cloud: HelixCloud, tmp_path: Path) -> ClusterWorld:
     return ClusterWorld(cloud, tmp_path, "enterprise")
 
 
-class TestCluster(ProviderSuite, of=HelixCloudProvider):
+class TestCluster(ProviderSuite, FailingSuite, of=HelixCloudProvider):
     """A cluster of either kind, whose gateway is asked whether a release is healthy."""
 
 
@@ -292,7 +305,7 @@ def test_events_are_told_and_the_clusters_key_is_not(standard: ClusterWorld) -> 
         "Helix Cloud deploys",
     ]
     assert standard.cluster.env == {"OPENAI_API_KEY": "hunter2-canary"}
-    kept = [path.read_text() for path in (standard.folder / "store" / "bundles").iterdir()]
+    kept = [path.read_text() for path in standard.bundles.iterdir()]
     revision = standard.provider(release.instance).promote(handle).model_dump_json()
     for text in (handle, revision, *kept, *standard.said, str(standard.cluster.helix_toml)):
         assert not any(one in text for one in (CLUSTER_KEY, KEY, "hunter2-canary"))
@@ -359,18 +372,6 @@ def test_a_key_that_is_revoked_meanwhile_is_told(world: ClusterWorld) -> None:
     with pytest.raises(PermissionDenied) as caught:
         world.driver.call(world.of(2), lambda one: [one.current() for _ in range(5)])
     assert "auth login" in caught.value.hint and caught.value.request_id == "req-7"
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.1])
-def test_all_deployments_end_well_although_calls_fail(world: ClusterWorld, rate: float) -> None:
-    world.cloud.fault_rate = rate
-    good = ""
-    for number in range(1, 11):
-        text = "WRONG" if number % 3 == 0 else f"r{number}-"
-        result = world.driver.deploy(world.of(number, text))
-        assert (result.error is None) == (number % 3 != 0), result.error
-        good = good if number % 3 == 0 else text
-        assert good in world.serves()
 
 
 @pytest.mark.parametrize("status", [*STATUS, 500, 503])

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import random
 import re
 import threading
 import time
@@ -79,9 +78,6 @@ class HelixCloud:
         self.clusters = {"c1": Cluster(), "e1": Cluster()}
         """By id; those that begin with «e» are enterprise clusters."""
         self.faults: list[Fault] = []
-        self.fault_rate = 0.0
-        """Which part of all calls fails, in one of several ways."""
-        self.random = random.Random(7)
         self.valid_for = -1
         """How many calls the key is good for; -1: all."""
         self.calls: list[str] = []
@@ -117,9 +113,6 @@ class HelixCloud:
                 if one.times > 0 and re.search(one.match, call):
                     one.times -= 1
                     return one
-            if self.random.random() < self.fault_rate:
-                status = self.random.choice([0, 429, 502, 503])
-                return Fault(status, done=self.random.random() < 0.5)
             return None
 
     def knows(self, key: str) -> bool:
