@@ -9,6 +9,7 @@ Only plain calls live here; what to do with them is `registries.oci`. Every call
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -399,7 +400,9 @@ def tls_context(host: str, trust: Trust) -> ssl.SSLContext:
     engines = sorted((ENGINE_CERTIFICATES / host).glob("*.crt"))
     try:
         files = [file for file in (trust.ca, *engines) if file is not None]
-        return _context(trust.insecure, tuple((file, file.stat().st_mtime_ns) for file in files))
+        system = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        states = tuple((file, file.stat().st_mtime_ns) for file in files)
+        return _context(trust.insecure, states, system)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             f"cannot read the registry's `ca` {trust.ca}: {error.strerror or 'no certificate'}",
@@ -408,8 +411,11 @@ def tls_context(host: str, trust: Trust) -> ssl.SSLContext:
 
 
 @lru_cache(maxsize=32)
-def _context(insecure: bool, files: tuple[tuple[Path, int], ...]) -> ssl.SSLContext:
-    """Made once for the same files in the same state: it takes longer than a call."""
+def _context(
+    insecure: bool, files: tuple[tuple[Path, int], ...], _system: tuple[str | None, ...]
+) -> ssl.SSLContext:
+    """Made once for the same files in the same state, and the same place that says whom the system
+    trusts: it takes longer than a call."""
     context = ssl.create_default_context()
     if insecure:
         context.check_hostname = False
