@@ -160,14 +160,14 @@ class ScheduleActivities:
         return source
 
     def _from_git(self, given: PrepareInput) -> tuple[DeployRequest, str]:
+        from project.checks import deployable
         from project.load import load_project
-        from project.resolve import resolve
 
         request, services = given.request, self._services
         with _folder(services.scratch_dir) as folder:
             commit = fetch_ref(request.schedule.git, request.schedule.ref, folder)
             project = load_project(folder)
-            instance = resolve(project, request.name)
+            instance = deployable(project, request.name)
             _require_same(request, instance)
             source = _snapshot(folder, instance, services.store)
         return DeployRequest(

@@ -40,12 +40,12 @@ def plan(
     from cli.push import source_of, warnings
     from ledger.ledger import Ledger
     from model.changes import changes, interruption
-    from project.resolve import resolve
+    from project.checks import deployable
     from providers.catalog import PROVIDERS
     from worker.settings import load
 
     project = open_project()
-    wanted = resolve(project, choose(project, instance))
+    wanted = deployable(project, choose(project, instance))
     capabilities = PROVIDERS.load(wanted.target.kind).capabilities
     check_capabilities(wanted, capabilities)
     running = Ledger(load().ledger_url).current_release(wanted.key)

@@ -45,7 +45,7 @@ def promote(
     from cli.project import open_project
     from ledger.ledger import Ledger
     from model.errors import NotFound
-    from project.resolve import resolve
+    from project.checks import deployable
     from worker.settings import load
 
     ledger = Ledger(load().ledger_url)
@@ -56,7 +56,7 @@ def promote(
             f"{origin.key} has no release that could be promoted",
             hint=f"deploy it there first: helix push {source}",
         )
-    request = onward(record, resolve(open_project(), target), actor(os.environ), reason)
+    request = onward(record, deployable(open_project(), target), actor(os.environ), reason)
     request = request.model_copy(update={"override_freeze": override_freeze})
     output.note(f"release {record.number} of {origin.key} goes to {request.instance.key}")
     deploy(request, Wish(replace, detach, json, details(request)))

@@ -75,9 +75,9 @@ def prepare(project: Project, name: str, reason: str = "") -> DeployRequest:
     """The request for a deployment of the project as it is now, its source kept in the store."""
     from cli.actor import actor
     from model.deployment import DeployRequest
-    from project.resolve import resolve
+    from project.checks import deployable
 
-    instance = resolve(project, name)
+    instance = deployable(project, name)
     return DeployRequest(
         instance=instance,
         source=source_of(project, instance),

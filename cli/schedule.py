@@ -84,7 +84,7 @@ def add(
     from cli.exits import Usage
     from cli.project import open_project
     from model.schedule import RedeployRequest
-    from project.resolve import resolve
+    from project.checks import deployable
 
     if rebuild and redeploy:
         raise Usage("either --rebuild or --redeploy", hint="leave one of them out")
@@ -100,7 +100,7 @@ def add(
         pause_on_failure=pause_on_failure,
         note=note,
     )
-    target = resolve(open_project(), instance)
+    target = deployable(open_project(), instance)
     _fits(target, settings)
     request = RedeployRequest(
         project=target.project,
@@ -331,14 +331,15 @@ async def _sync(dry_run: bool) -> list[tuple[str, str]]:
     from cli.session import open_session
     from cli.witness import witnessed
     from model.schedule import RedeployRequest
-    from project.resolve import resolve, schedule
+    from project.checks import deployable
+    from project.resolve import schedule
 
     project, wanted, targets = open_project(), {}, []
     for entry in project.instances:
         settings = schedule(project, entry.name)
         if settings is None:
             continue
-        target = resolve(project, entry.name)
+        target = deployable(project, entry.name)
         _fits(target, settings)
         targets.append(target)
         wanted[target.key] = RedeployRequest(

@@ -24,13 +24,24 @@ from project.eras import ERAS
 from project.kinds import Azure, Docker, Ecr, Fly, HelixCloud, Kind
 from project.load import Entry, Project
 from project.problems import ConfigErrors, Key, Problem, dotted
-from project.resolve import PLACEHOLDERS, assemble, has_queries, merged, nature, unfilled
+from project.resolve import (
+    PLACEHOLDERS,
+    assemble,
+    has_queries,
+    merged,
+    nature,
+    resolve,
+    unfilled,
+)
 
 Severity = Literal["error", "warning"]
 
 FLY_LONGEST = 32
 DOCKER_LONGEST = 200
 """Docker refuses a repository name of more than 255 characters, its registry's host included."""
+LOSES_DATA = frozenset({"memory-only", "storage-key", "shared-volume", "duplicate-mount"})
+"""Codes of errors that a database would pay for: nothing is deployed with them. What else is wrong
+is refused by a step, once it knows what is there."""
 _FLY_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _ECR_NAME = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
 _HELIX_IMAGE = re.compile(r"(^|/)helixdb/(helixdb|enterprise-dev)(:|@|$)")
@@ -104,6 +115,37 @@ def check(project: Project) -> list[Problem]:
     found += _queries_only(project)
     unique = {(p.line, p.column, p.key, p.code, p.message): p for p in found}
     return sorted(unique.values(), key=lambda p: (p.line, p.column, p.severity))
+
+
+def deployable(project: Project, name: str) -> Instance:
+    """As `project.resolve.resolve`, but for an instance whose data a deployment could cost.
+
+    Raises:
+        NotFound, ConfigurationError: as there.
+        ConfigErrors: one of `LOSES_DATA`.
+    """
+    instance = resolve(project, name)
+    # Of two that clash, the later one is told.
+    subjects = sorted(
+        (Subject(project, entry) for entry in project.instances),
+        key=lambda subject: subject.entry.name == name,
+    )
+    found = [*_volumes(project, subjects), *_helix_data(subjects[-1]), *_bucket_keys(subjects[-1])]
+    others = tuple(
+        f"{dotted(key)}."
+        for one in subjects[:-1]
+        for key in (one.entry.key, ("deploy", one.entry.name))
+    )
+    errors = [
+        problem
+        for problem in found
+        if problem.code in LOSES_DATA
+        and problem.severity == "error"
+        and not f"{problem.key}.".startswith(others)
+    ]
+    if errors:
+        raise ConfigErrors(errors)
+    return instance
 
 
 # --- the file as a whole -------------------------------------------------------------------------

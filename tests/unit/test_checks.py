@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from project.checks import check
+from project.checks import check, deployable
 from project.document import parse
 from project.load import understand
-from project.problems import Problem
+from project.problems import ConfigErrors, Problem
+
+ROOT = Path(__file__).parent.parent.parent
 
 PROJECT = '[project]\nname = "shop"\n'
 HELIX = '[deploy.build]\nimage = "ghcr.io/helixdb/helixdb:v0.0.4"\n'
@@ -120,6 +125,55 @@ def test_two_volumes_at_one_mount_are_refused() -> None:
 )
 def test_a_helixdb_that_forgets_is_found(text: str, expected: list[str]) -> None:
     assert severities(text, "memory-only") == expected
+
+
+SHARED = (
+    OTHER
+    + "[cloud.p.docker]\n[cloud.q.docker]\n[cloud.r.docker]\n"
+    + "".join(f'[deploy.{name}]\nvolumes = ["/srv/data:/data"]\n' for name in "pq")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "codes"),
+    [
+        (HELIX + "[cloud.p.docker]\n", "p", ["memory-only"]),
+        (HELIX + "[cloud.p.docker]\n[deploy.p]\nthrow_away = true\n", "p", []),
+        (HELIX + "[cloud.p.docker]\n[cloud.q.docker]\n[deploy.q]\nthrow_away = true\n", "q", []),
+        (HELIX + "[local.p]\n", "p", []),
+        (SHARED, "p", ["shared-volume"]),
+        (SHARED, "q", ["shared-volume"]),
+        (SHARED, "r", []),
+    ],
+)
+def test_nothing_is_deployed_that_would_cost_data(text: str, name: str, codes: list[str]) -> None:
+    project = understand(parse((PROJECT + text).encode(), Path("/none/helix.toml")))
+    try:
+        assert deployable(project, name).name == name
+        refused: list[str] = []
+    except ConfigErrors as errors:
+        refused = [problem.code for problem in errors.problems]
+    assert refused == codes
+
+
+@pytest.mark.parametrize(
+    "words", [("push", "p"), ("plan", "p"), ("schedule", "add", "p", "--cron=@daily")]
+)
+def test_a_command_that_would_deploy_it_changes_nothing(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "helix.toml").write_text(PROJECT + HELIX + "[cloud.p.docker]\n")
+    state = tmp_path / "state"
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", *words],
+        cwd=tmp_path,
+        env={**os.environ, "HELIX_STATE_DIR": str(state), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "loses it" in done.stderr and "throw_away = true" in done.stderr
+    assert not (state / "server.json").exists()
 
 
 @pytest.mark.parametrize(
