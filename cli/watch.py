@@ -29,6 +29,7 @@ from model.deployment import (
 from model.errors import HelixError
 from model.instance import Step
 from model.steps import STEP_OF, Identities, Validated
+from worker.errors import Unreachable
 
 if TYPE_CHECKING:
     from temporalio.api.common.v1 import Payloads
@@ -434,12 +435,12 @@ class Reader:
         from temporalio.service import RPCError
 
         while True:
-            with suppress(RPCError):  # the history says that the server is away
+            with suppress(RPCError, Unreachable):  # the history says that the server is away
                 description = await self._handle.describe()
                 for info in description.raw_description.pending_activities:
                     for event in await self._pending(info):
                         emit(event)
-                self._untaken_work(description, emit)
+                await self._untaken_work(description, emit)
             await asyncio.sleep(INTERVAL)
 
     async def _pending(self, info: PendingActivityInfo) -> list[Event]:
@@ -467,16 +468,21 @@ class Reader:
             said.append(Beat(at=now, step=label, text=beat.text, done=beat.done, of=beat.of))
         return said
 
-    def _untaken_work(
+    async def _untaken_work(
         self, description: WorkflowExecutionDescription, emit: Callable[[Event], None]
     ) -> None:
-        """Say when nobody has taken a piece of work for a while, and when somebody has."""
+        """Say when nobody has taken a piece of work for a while, and when somebody has. A worker
+        that goes on asking for work is there, however busy it is."""
+        from worker.client import pollers
+
         now = time.monotonic()
         waiting = dict(_waiting_work(description))
         self._untaken = {key: self._untaken.get(key, now) for key in waiting}
         overdue = [key for key, since in self._untaken.items() if now - since >= PATIENCE]
-        if overdue:
-            self._stall(emit, "worker" if overdue[0] == TASK else "step", waiting[overdue[0]])
+        if overdue and overdue[0] != TASK:
+            self._stall(emit, "step", waiting[overdue[0]])
+        elif overdue and not await pollers(self._client, description.task_queue, within=PATIENCE):
+            self._stall(emit, "worker", waiting[TASK])
         elif not waiting:
             self._all_is_well(emit, "worker", "step")
 

@@ -131,9 +131,14 @@ async def require_worker(
         await asyncio.sleep(0.1)
 
 
-async def pollers(client: Client, queue: str, *, activities: bool = False) -> list[PollerInfo]:
+async def pollers(
+    client: Client, queue: str, *, activities: bool = False, within: float = POLL_SECONDS + 5
+) -> list[PollerInfo]:
     """The workers that poll the queue for workflows, or for activities; those that fell silent are
     left out.
+
+    Args:
+        within: seconds ago that a poll may have begun. One that finds nothing lasts for a minute.
 
     Raises:
         Unreachable, PermissionDenied, ConfigurationError: Temporal does not tell.
@@ -150,8 +155,8 @@ async def pollers(client: Client, queue: str, *, activities: bool = False) -> li
     except RPCError as error:
         raise rpc_problem(error, client) from None
     # The server goes on listing a poller for five minutes after its last poll.
-    oldest = time.time() - POLL_SECONDS - 5
-    return [one for one in found.pollers if one.last_access_time.ToSeconds() >= oldest]
+    oldest = time.time() - within
+    return [one for one in found.pollers if one.last_access_time.ToNanoseconds() / 1e9 >= oldest]
 
 
 def rpc_problem(error: RPCError, client: Client) -> HelixError:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from temporalio import activity
+from temporalio.api.deployment.v1 import WorkerDeploymentOptions
+from temporalio.api.enums.v1 import WorkerVersioningMode
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from cli import watch as watching
@@ -167,6 +172,43 @@ async def test_that_no_worker_answers_is_said_and_then_that_one_does(
         await asyncio.gather(*workers, return_exceptions=True)
     assert last(events).outcome == Outcome.SUCCEEDED
     assert [e.what for e in events if isinstance(e, Stalled)] == ["worker", ""]
+
+
+async def test_a_worker_that_asks_for_work_is_busy_and_not_away(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PATIENCE", 4.0)
+    async with deployment(temporal, World(), worker=False) as (handle, make):
+        queue = (await handle.describe()).task_queue
+        # A worker of a version that is not current asks, and gets nothing.
+        asking = PollWorkflowTaskQueueRequest(
+            namespace=temporal.namespace,
+            task_queue=TaskQueue(name=queue),
+            identity="busy",
+            deployment_options=WorkerDeploymentOptions(
+                deployment_name=queue,
+                build_id="next",
+                worker_versioning_mode=WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED,
+            ),
+        )
+
+        async def ask() -> None:
+            while True:
+                with suppress(RPCError):
+                    await temporal.workflow_service.poll_workflow_task_queue(
+                        asking, timeout=timedelta(seconds=2.5)
+                    )
+
+        busy = asyncio.create_task(ask())
+        following = asyncio.create_task(events_of(temporal, handle))
+        await asyncio.sleep(8)
+        working = asyncio.create_task(make().run())
+        events = await following
+        for task in (busy, working):
+            task.cancel()
+        await asyncio.gather(busy, working, return_exceptions=True)
+    assert last(events).outcome == Outcome.SUCCEEDED
+    assert [e.what for e in events if isinstance(e, Stalled)] == []
 
 
 async def test_a_run_that_was_terminated_is_never_called_rolled_back(temporal: Client) -> None:
