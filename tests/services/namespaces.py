@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -108,26 +109,39 @@ def engine_in(name: str, folder: Path, options: Sequence[str] = ()) -> Iterator[
     """
     config = folder / "daemon.json"
     config.write_text("{}")
+    command = [
+        "nsenter", f"--net=/run/netns/{name}", "dockerd",
+        "--config-file", str(config),
+        "--data-root", str(folder / "data"),
+        "--exec-root", str(folder / "run"),
+        "--pidfile", str(folder / "pid"),
+        "--containerd-namespace", name,
+        "--containerd-plugins-namespace", f"{name}-plugins",
+        "--bip", "10.213.0.1/24",
+        "--host", f"unix://{folder / 'd.sock'}",
+        *options,
+    ]  # fmt: skip
     log = (folder / "dockerd.log").open("ab")
-    process = subprocess.Popen(
-        [
-            "nsenter", f"--net=/run/netns/{name}", "dockerd",
-            "--config-file", str(config),
-            "--data-root", str(folder / "data"),
-            "--exec-root", str(folder / "run"),
-            "--pidfile", str(folder / "pid"),
-            "--containerd-namespace", name,
-            "--containerd-plugins-namespace", f"{name}-plugins",
-            "--bip", "10.213.0.1/24",
-            "--host", f"unix://{folder / 'd.sock'}",
-            *options,
-        ],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
+    stopping = threading.Event()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+    def keep() -> None:
+        """As systemd does: SwarmKit of engine 20.10 may panic when a service is removed."""
+        while running[-1].wait() is not None and not stopping.is_set():
+            running.append(start())
+
+    running = [start()]
     try:
-        _wait(process, folder)
+        _wait(running[-1], folder)
+        threading.Thread(target=keep, daemon=True).start()
         yield
     finally:
+        stopping.set()
+        process = running[-1]
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(STOP_SECONDS)
