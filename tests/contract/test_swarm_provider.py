@@ -281,7 +281,8 @@ def test_a_change_that_others_came_before_is_begun_anew(plain: SwarmWorld) -> No
             services.change(service.name, lambda found: label)
         return {**service.spec, "Labels": {**service.labels, "ours": "1"}}
 
-    changed = services.change(services.public_name, how)
+    assert services.change(services.public_name, how)
+    changed = services.public()
     assert changed is not None and len(set(seen)) == 2
     assert {"ours", "theirs"} <= changed.labels.keys()
 
