@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ import httpx
 from tests.e2e.machine import APP, HELIX, Machine, Project, clean_up, make_project
 from tests.services.registry import TestRegistry, free_port, secured_registry
 
+MARK = uuid.uuid4().hex[:8]
+"""In every source, so that no build of an earlier run of this program is found again."""
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
@@ -79,7 +82,7 @@ class Bare:
         """One changed release; seconds until it answers."""
         self.version += 1
         (self.folder / "behaviour.json").write_text(
-            f'{{"version": "bare-{self.version}", "mode": "good"}}'
+            f'{{"version": "bare-{MARK}-{self.version}", "mode": "good"}}'
         )
         image = f"{self.registry.host}/bare:{self.version}"
         return seconds(lambda: self._deploy(image))
@@ -92,7 +95,7 @@ class Bare:
             "run", "--detach", "--name", "helix-bench-bare",
             "--publish", f"127.0.0.1:{self.port}:8080", image,
         )  # fmt: skip
-        until_answers(f"http://127.0.0.1:{self.port}", f"bare-{self.version}")
+        until_answers(f"http://127.0.0.1:{self.port}", f"bare-{MARK}-{self.version}")
 
     def docker(self, *words: str, check: bool = True) -> None:
         """One command."""
@@ -169,14 +172,14 @@ def compiled(machine: Machine, registry: TestRegistry, runs: int) -> list[Figure
 def changed(project: Project, counter: list[int]) -> float:
     """A push of a changed source."""
     counter[0] += 1
-    project.behave(f"helix-{counter[0]}")
+    project.behave(f"helix-{MARK}-{counter[0]}")
     return seconds(project.push)
 
 
 def verdict(project: Project, counter: list[int]) -> float:
     """A push of a release that exits at once, until the verdict."""
     counter[0] += 1
-    project.behave(f"helix-{counter[0]}", "exits")
+    project.behave(f"helix-{MARK}-{counter[0]}", "exits")
     took = seconds(lambda: project.push(expect=3))
     return took
 
@@ -207,13 +210,15 @@ def many(machine: Machine, registry: TestRegistry, count: int) -> float:
     projects = [make_project(machine, registry) for _ in range(count)]
     try:
         for number, project in enumerate(projects):
-            project.behave(f"many-{number}")
+            project.behave(f"many-{MARK}-{number}")
         began = time.perf_counter()
         running = [project.begin_push() for project in projects]
         codes = [process.wait(600) for process in running]
         took = time.perf_counter() - began
         assert codes == [0] * count, codes
-        assert [project.version() for project in projects] == [f"many-{n}" for n in range(count)]
+        assert [project.version() for project in projects] == [
+            f"many-{MARK}-{n}" for n in range(count)
+        ]
         return took
     finally:
         for project in projects:
