@@ -49,9 +49,9 @@ MAX_PATH = 100
 PRELOADED = (
     "cli.main", "cli.actor", "cli.choose", "cli.display", "cli.find", "cli.platform", "cli.project",
     "cli.runs", "cli.session", "cli.watch", "worker.client", "worker.settings", "ledger.ledger",
-    "project.resolve", "project.seen", "project.source", "project.store", "builders.contexts",
-    "providers.docker", "temporalio.contrib.pydantic", "temporalio.envconfig", "rich.live",
-    "rich.table", "fsspec.implementations.local", "asyncio", "getpass",
+    "project.checks", "project.resolve", "project.seen", "project.source", "project.store",
+    "builders.contexts", "providers.docker", "temporalio.contrib.pydantic", "temporalio.envconfig",
+    "rich.live", "rich.table", "fsspec.implementations.local", "asyncio", "getpass",
 )  # fmt: skip
 """What most commands import, beside the commands themselves. No cloud's SDK: most need none."""
 
