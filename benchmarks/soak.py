@@ -20,7 +20,7 @@ import pytest
 
 from model.deployment import Outcome
 from tests.contract.pipeline import pipeline
-from tests.contract.test_fly_provider import FlyWorld
+from tests.contract.test_fly_provider import FlyWorld, lead_to
 from tests.fakes.fly import FakeFly
 from tests.services.registry import plain_registry
 from tests.services.temporal import time_skipping_server
@@ -75,8 +75,7 @@ def platform() -> Iterator[FlyWorld]:
         plain_registry(Path(folder)) as images,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setenv("FLY_FLAPS_BASE_URL", fly.address)
-        patch.setenv("FLY_API_BASE_URL", fly.address)
+        lead_to(fly.address, patch)
         yield FlyWorld(fly, images, patch)
 
 

@@ -57,11 +57,16 @@ if SPEC is None:
     )
 
 
+def lead_to(address: str, patch: pytest.MonkeyPatch) -> None:
+    """Let both of Fly's APIs be reached there."""
+    patch.setenv("FLY_FLAPS_BASE_URL", address)
+    patch.setenv("FLY_API_BASE_URL", address)
+
+
 @pytest.fixture(params=["with the published document" if SPEC else "without a document"])
 def fly(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFly]:
     with FakeFly(spec=SPEC) as fake:
-        monkeypatch.setenv("FLY_FLAPS_BASE_URL", fake.address)
-        monkeypatch.setenv("FLY_API_BASE_URL", fake.address)
+        lead_to(fake.address, monkeypatch)
         monkeypatch.setattr(fly_app_module, "READ_EVERY", 0.0)
         monkeypatch.setattr(fly_provider, "LOG_PAUSE", 0.01)
         yield fake
@@ -194,8 +199,7 @@ class FlyWorld(FailingWorld):
     @contextmanager
     def failing(self, rate: float, seed: int) -> Iterator[list[str]]:
         with faulty(self.fly.address, rate, seed) as line, self.patch.context() as patch:
-            patch.setenv("FLY_FLAPS_BASE_URL", line.url)
-            patch.setenv("FLY_API_BASE_URL", line.url)
+            lead_to(line.url, patch)
             yield line.injected
 
     def remove(self, revision: Revision) -> None:
